@@ -1,0 +1,68 @@
+"""Everything underpar raises on purpose.
+
+UnderparError
+├── RecipeError        a recipe key, value or file is not what the schema says
+├── DataError          a corpus, shard, tokenizer or validation set is not usable as it is
+├── ArtifactError      a model file is damaged, foreign, or of another format version
+├── BudgetError        code plus artifact do not fit in the byte budget
+├── TrainingError      training cannot go on (non-finite loss, unusable checkpoint)
+├── LegalityError      something tried to score or train in an order the rules forbid
+├── DependencyError    an optional package is needed and not installed
+└── MachineError       the machine cannot do what was asked (device, disk, processes)
+
+A message says four things: what failed, what was got, what was wanted, what to do about it. The
+command line prints it without a traceback and exits with 1; anything else that escapes is our bug.
+"""
+
+from __future__ import annotations
+
+
+class UnderparError(Exception):
+    """Base class: a failure that is the input's or the machine's, never a bug of ours."""
+
+    def __init__(
+        self, what: str, *, got: object = None, wanted: object = None, do: str = ""
+    ) -> None:
+        self.what, self.got, self.wanted, self.do = what, got, wanted, do
+        parts = [what]
+        if got is not None:
+            parts.append(f"got {got}")
+        if wanted is not None:
+            parts.append(f"wanted {wanted}")
+        super().__init__(": ".join([parts[0], ", ".join(parts[1:])]) if parts[1:] else what)
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return f"{text}. {self.do}" if self.do else text
+
+
+class RecipeError(UnderparError):
+    """A recipe key, value or file is not what the schema says."""
+
+
+class DataError(UnderparError):
+    """A corpus, shard, tokenizer or validation set is not usable as it is."""
+
+
+class ArtifactError(UnderparError):
+    """A model file is damaged, foreign, or of another format version."""
+
+
+class BudgetError(UnderparError):
+    """Code plus artifact do not fit in the byte budget."""
+
+
+class TrainingError(UnderparError):
+    """Training cannot go on: non-finite loss, unusable checkpoint."""
+
+
+class LegalityError(UnderparError):
+    """Something tried to score or train in an order the rules forbid."""
+
+
+class DependencyError(UnderparError):
+    """An optional package is needed and not installed."""
+
+
+class MachineError(UnderparError):
+    """The machine cannot do what was asked: device, disk, processes."""
