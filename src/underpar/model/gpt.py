@@ -1,0 +1,219 @@
+"""The network: one class, one forward pass, for both published recipes and everything between.
+
+Shapes: B batch, T tokens, D model width, V vocabulary. Read ``GPT.forward`` first: embed, encoder
+blocks that leave skips, decoder blocks that take them, head. Training, scoring, calibration and
+decoding all go through it; what differs enters from outside (weight hooks, forward hooks, a cache,
+``logits_for``), so what is scored is what was trained.
+
+Parameters live where the published models keep them. Layout "cores" has matrices under
+``cores.<c>`` (shared when ``n_core`` says so) and scales under ``blocks.<l>``; layout "blocks"
+keeps both under ``blocks.<l>``.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from underpar.errors import RecipeError
+from underpar.model import depth
+from underpar.model.attention import Attention, Rotation, rotation
+from underpar.model.cache import Cache
+from underpar.model.embedding import BigramHash, SmearGate
+from underpar.model.init import initialise
+from underpar.model.layers import ACTIVATIONS, MLP, Linear, Norm, Table, rms_norm
+from underpar.model.roles import Role, parameter
+from underpar.recipe.schema import ModelSpec
+
+
+class Core(nn.Module):
+    """The matrices of a layer: attention and MLP."""
+
+    def __init__(self, spec: ModelSpec, core: int) -> None:
+        super().__init__()
+        self.attn = Attention(spec, xsa=depth.has_xsa(spec, core))
+        self.mlp = MLP(spec.d_model, spec.d_ff, spec.activation)
+
+
+class Block(nn.Module):
+    """A layer's residual wiring; in layout "blocks" it holds its matrices too, as a core does."""
+
+    def __init__(self, spec: ModelSpec, layer: int) -> None:
+        super().__init__()
+        self.eps = spec.rms_eps
+        self.ln_scale = (layer + 1) ** -0.5 if spec.ln_scale else 1.0
+        ones = torch.ones(spec.d_model)
+        self.attn_scale = parameter(ones.clone(), Role.SCALE)
+        self.mlp_scale = parameter(ones.clone(), Role.SCALE)
+        self.resid_mix = parameter(torch.stack((ones, torch.zeros_like(ones))), Role.MIX)
+        if spec.layout == "blocks":
+            self.attn = Attention(spec, xsa=depth.has_xsa(spec, layer))
+            self.mlp = MLP(spec.d_model, spec.d_ff, spec.activation)
+
+    def forward(
+        self, x: Tensor, x0: Tensor, core: Any, tables: Rotation, cache: Cache | None, slot: int
+    ) -> Tensor:
+        """x, x0 [B, T, D]: residual stream and embedding. core: owner of ``attn`` and ``mlp``."""
+        mix = self.resid_mix.to(x.dtype)
+        x = mix[0] * x + mix[1] * x0
+        x = x + self.attn_scale.to(x.dtype) * core.attn(self._normed(x), tables, cache, slot)
+        return x + self.mlp_scale.to(x.dtype) * core.mlp(self._normed(x))
+
+    def _normed(self, x: Tensor) -> Tensor:
+        normed = rms_norm(x, self.eps)
+        return normed if self.ln_scale == 1.0 else normed * self.ln_scale
+
+
+class GPT(nn.Module):
+    """The model of a ``ModelSpec``.
+
+    seed: draws the starting weights without touching the global random state (see ``init``). None
+    leaves random weights at zero, for a model about to be loaded. Under ``torch.device("meta")``
+    nothing is drawn either.
+
+    looping: whether looped layers loop; off when built, switched by the training loop and the
+    loader of a file. compute_dtype: dtype of the activations from the embedding on; logits are
+    float32 always.
+    """
+
+    def __init__(self, spec: ModelSpec, seed: int | None = None) -> None:
+        super().__init__()
+        _refuse_unknown(spec)
+        self.spec = spec
+        self.looping = False
+        self.compute_dtype = torch.float32
+        self.orders = (depth.order(spec, looping=False), depth.order(spec, looping=True))
+        table_dtype = getattr(torch, spec.table_dtype)
+        self.tok_emb = Table(spec.vocab_size, spec.d_model, Role.EMBEDDING, table_dtype)
+        self.bigram = BigramHash(spec) if spec.bigram_buckets else None
+        self.smear = SmearGate(spec.d_model) if spec.smear else None
+        skips = (depth.skip_rows(spec), spec.d_model)
+        self.skip_weights = parameter(torch.ones(skips), Role.SKIP)
+        self.skip_gates = parameter(torch.zeros(skips), Role.GATE) if spec.skip_gates else None
+        if spec.layout == "cores":
+            self.cores = nn.ModuleList(Core(spec, core) for core in range(spec.cores))
+        self.blocks = nn.ModuleList(Block(spec, layer) for layer in range(spec.n_layer))
+        self.final_norm = Norm(spec.rms_eps)
+        self.lm_head = None
+        if not spec.tied:
+            self.lm_head = Linear(spec.d_model, spec.vocab_size, Role.HEAD, zero_init=True)
+        self._average_core_gradients()
+        if seed is not None and not self.tok_emb.weight.is_meta:
+            initialise(self, spec, seed)
+
+    def forward(
+        self, ids: Tensor, *, cache: Cache | None = None, logits_for: slice | None = None
+    ) -> Tensor:
+        """ids [B, T] integer -> logits [B, T', V] float32, T' = T or what ``logits_for`` selects.
+
+        cache: the ids continue the sequences in it; call under ``torch.no_grad()``. Raises
+        RecipeError when they would grow past seq_len with the NTK rescale on.
+        """
+        batch, n = ids.shape
+        encoder, decoder = order = self.orders[self.looping]
+        start = 0
+        if cache is not None:
+            cache.reserve(n, batch, len(order))
+            start = cache.length
+        tables = rotation(self.spec, start, n, ids.device)
+        x = x0 = self.embed(ids, cache)
+        skips: list[Tensor] = []
+        for slot, layer in enumerate(encoder):
+            x = self.blocks[layer](x, x0, self.core(layer), tables, cache, slot)
+            skips.append(x)
+        for step, layer in enumerate(decoder):
+            if skips:
+                x = self.join(x, skips.pop(), step)
+            x = self.blocks[layer](x, x0, self.core(layer), tables, cache, len(encoder) + step)
+        if cache is not None:
+            cache.advance(ids)
+        return self.head(x if logits_for is None else x[:, logits_for])
+
+    def embed(self, ids: Tensor, cache: Cache | None) -> Tensor:
+        """ids [B, T] -> the residual stream's start [B, T, D], normed, then smeared."""
+        x = self.tok_emb(ids).to(self.compute_dtype)
+        if self.bigram is not None:
+            x = x + self.bigram(ids, None if cache is None else cache.previous_id, x.dtype)
+        x = rms_norm(x, self.spec.rms_eps)
+        if self.smear is None:
+            return x
+        smeared = self.smear(x, None if cache is None else cache.before_smear)
+        if cache is not None:
+            cache.before_smear = x[:, -1]
+        return smeared
+
+    def join(self, x: Tensor, skip: Tensor, step: int) -> Tensor:
+        """Mix a skip into the stream before decoder step ``step``: a sum, or a learned lerp."""
+        skip = self.skip_weights[step].to(x.dtype) * skip
+        if self.skip_gates is None:
+            return x + skip
+        return torch.lerp(skip, x, torch.sigmoid(self.skip_gates[step].to(x.dtype)))
+
+    def head(self, x: Tensor) -> Tensor:
+        """x [B, T', D] -> float32 logits in (-softcap, softcap)."""
+        x = self.final_norm(x)
+        table = self.tok_emb.weight
+        raw = F.linear(x, table.to(x.dtype)) if self.lm_head is None else self.lm_head(x)
+        cap = self.spec.softcap
+        return cap * torch.tanh(raw.float() / cap)
+
+    def core(self, layer: int) -> Any:
+        """The module whose ``attn`` and ``mlp`` layer ``layer`` uses."""
+        shared = self.spec.layout == "cores"
+        return self.cores[depth.core_of(self.spec, layer)] if shared else self.blocks[layer]
+
+    def _average_core_gradients(self) -> None:
+        """A core used n times gets 1/n of its summed gradient (#456).
+
+        A hook on a leaf sees the sum over all uses in one backward pass, before it is added to
+        ``.grad``: so it acts once a backward, and accumulated micro-steps stay exact.
+        """
+        if not self.spec.n_core:
+            return
+        for core, uses in zip(self.cores, depth.core_uses(self.spec)):
+            for weight in core.parameters():
+                if uses > 1:
+                    weight.register_hook(lambda grad, uses=uses: grad / uses)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> GPT:
+        """A full copy. The framework's own would drop the parameters' roles and hooks."""
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        twin.__dict__ = copy.deepcopy(self.__dict__, memo)
+        for mine, its in zip(self.parameters(), twin.parameters()):
+            its.role = mine.role  # type: ignore[attr-defined]
+        twin._average_core_gradients()
+        return twin
+
+
+def _refuse_unknown(spec: ModelSpec) -> None:
+    """The schema names its choices as types only; a spec made by hand may hold anything."""
+    known = {
+        "layout": ("cores", "blocks"),
+        "activation": tuple(ACTIVATIONS),
+        "table_dtype": ("float32", "bfloat16"),
+    }
+    for key, choices in known.items():
+        if getattr(spec, key) not in choices:
+            raise RecipeError(
+                f"recipe key 'model.{key}'", got=getattr(spec, key), wanted=" or ".join(choices)
+            )
+
+
+def loss(
+    model: nn.Module,
+    ids: Tensor,
+    targets: Tensor,
+    reduction: Literal["mean", "sum", "none"] = "mean",
+) -> Tensor:
+    """Cross entropy in nats, float32: ids, targets [B, T] -> scalar, or [B, T] for "none".
+
+    model: a GPT, or a compiled or data-parallel wrapper of one.
+    """
+    logits = model(ids)
+    nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction=reduction)
+    return nats.view(targets.shape) if reduction == "none" else nats
