@@ -1,0 +1,1 @@
+"""Text to checked token streams: corpora, tokenizers, shards, loaders, validation sets."""

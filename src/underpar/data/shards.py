@@ -1,0 +1,106 @@
+"""Token shards in the field's own format.
+
+    256 little-endian int32: 20240520, 1, number of tokens, 0 ...      1,024 bytes
+    tokens as little-endian uint16                                     2 bytes each
+
+Magic and version stand first, the file size is fixed by the count, so a foreign, truncated or
+overlong file is recognised without reading its tokens.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from underpar import storage
+from underpar.errors import DataError
+
+MAGIC = 20240520
+VERSION = 1
+HEADER_WORDS = 256
+HEADER_BYTES = 4 * HEADER_WORDS
+
+Tokens = npt.NDArray[np.uint16]
+
+
+def shard_name(split: Literal["train", "val"], index: int) -> str:
+    return f"fineweb_{split}_{index:06d}.bin"
+
+
+def shard_files(folder: Path, split: Literal["train", "val"]) -> list[Path]:
+    """The split's shards in name order; not the ``_bytes_`` sidecars, which match the same glob."""
+    found = Path(folder).glob(f"fineweb_{split}_*.bin")
+    return sorted(path for path in found if "_bytes_" not in path.name)
+
+
+def write_shard(path: Path, tokens: npt.NDArray[np.integer]) -> None:
+    """Write one shard, whole or not at all. tokens: [N] integers in 0..65535, N >= 1."""
+    tokens = np.asarray(tokens)
+    if tokens.ndim != 1 or not 0 < tokens.size < 2**31:
+        raise DataError(
+            f"writing shard {path}",
+            got=f"shape {tokens.shape}",
+            wanted="one dimension, 1 to 2^31 - 1 tokens",
+        )
+    if tokens.dtype != np.uint16 and (tokens.min() < 0 or tokens.max() > 0xFFFF):
+        raise DataError(
+            f"writing shard {path}",
+            got=f"ids from {tokens.min()} to {tokens.max()}",
+            wanted="ids that fit in 16 bits",
+        )
+    header = np.zeros(HEADER_WORDS, dtype="<i4")
+    header[:3] = MAGIC, VERSION, tokens.size
+    with storage.replacing(path) as handle:
+        handle.write(header.tobytes())
+        handle.write(np.ascontiguousarray(tokens, dtype="<u2").data)
+
+
+def read_shard(path: Path) -> Tokens:
+    """The shard's tokens, uint16 [N], memory-mapped read-only.
+
+    Raises DataError for anything but a complete shard of this format.
+    """
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as handle:
+            head = handle.read(HEADER_BYTES)
+    except OSError as error:
+        raise DataError(f"shard {path}", got=error.strerror or str(error)) from error
+    if len(head) < HEADER_BYTES:
+        raise DataError(
+            f"shard {path} is truncated",
+            got=f"{len(head)} bytes",
+            wanted=f"a header of {HEADER_BYTES} bytes",
+            do="Download or build it again.",
+        )
+    magic, version, count = (int(word) for word in np.frombuffer(head, dtype="<i4")[:3])
+    if magic != MAGIC:
+        raise DataError(
+            f"{path} is not a token shard",
+            got=f"first word {magic}",
+            wanted=MAGIC,
+            do="Give the folder with the fineweb_*.bin files.",
+        )
+    if version != VERSION:
+        raise DataError(
+            f"shard {path} has an unknown version",
+            got=version,
+            wanted=VERSION,
+            do="Build it again from the text.",
+        )
+    if count <= 0:
+        raise DataError(
+            f"shard {path} is empty", got=f"{count} tokens", wanted="1 or more", do="Delete it."
+        )
+    if size != HEADER_BYTES + 2 * count:
+        raise DataError(
+            f"shard {path} is {'truncated' if size < HEADER_BYTES + 2 * count else 'too long'}",
+            got=f"{size} bytes",
+            wanted=f"{HEADER_BYTES + 2 * count} for its {count} tokens",
+            do="Download or build it again.",
+        )
+    return np.memmap(path, dtype="<u2", mode="r", offset=HEADER_BYTES, shape=(count,))
