@@ -1,0 +1,1 @@
+"""Trained weights to integers: policy, calibration, GPTQ, the walk, late QAT on the same grid."""
