@@ -1,0 +1,109 @@
+"""Test-time training: adapting the model to text that has been scored.
+
+After chunk c is on the books the model takes a few optimizer steps on it, at a learning rate that
+falls along a cosine over the chunks. What is trained, and how, follows #456 (AdamW) and #1413 (SGD
+with momentum): consecutive, non-overlapping sequences of one context each; the rest of the chunk is
+not used; weights and optimizer state live on from chunk to chunk; the last chunk is not trained on,
+since nothing comes after it.
+
+With several processes the sequences are split contiguously and each rank takes ``ttt_batch`` of its
+own per step, so the step is as large as the ranks are many. Gradients are weighted by sequences:
+ranks with unequal counts, or with none left, still take the same step of the same mean gradient.
+
+The model stays in eval mode: fake quantization, a matter of training, must not touch these steps.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from underpar import dist
+from underpar.errors import LegalityError
+from underpar.model import GPT, loss
+from underpar.recipe.schema import ModelSpec, ScoreSpec
+from underpar.score.ledger import ScoredChunk
+
+
+def chunk_lr_multiplier(chunk: int, n_chunks: int) -> float:
+    """Cosine from 1 at chunk 0 to 0 at the last, constant inside a chunk."""
+    return 0.5 * (1.0 + math.cos(math.pi * chunk / max(n_chunks - 1, 1)))
+
+
+class Adapter:
+    """Trains ``model`` in place on scored chunks. ``steps`` counts the optimizer steps taken.
+
+    Parameters of the first ``ttt_freeze`` blocks, and of the cores they use, are frozen; tables,
+    skips and gates always train.
+    """
+
+    def __init__(self, model: GPT, spec: ScoreSpec) -> None:
+        self._model, self._spec = model, spec
+        self._context = spec.context or model.spec.seq_len
+        frozen = frozen_parts(model.spec, spec.ttt_freeze)
+        self._parameters: list[torch.nn.Parameter] = []
+        for path, parameter in model.named_parameters():
+            parameter.requires_grad_(path.split(".")[:2] not in frozen)
+            if parameter.requires_grad:
+                self._parameters.append(parameter)
+        self._optimizer = _optimizer(self._parameters, spec)
+        self.steps = 0
+
+    def update(self, chunk: ScoredChunk, index: int, n_chunks: int) -> None:
+        """Train on chunk ``index`` of ``n_chunks``. Collective.
+
+        Raises LegalityError for anything but a ScoredChunk. Does nothing for the last chunk, nor
+        for one shorter than a sequence.
+        """
+        if not isinstance(chunk, ScoredChunk):
+            raise LegalityError(
+                "test-time training", got=type(chunk).__name__, wanted="a ScoredChunk of the ledger"
+            )
+        n = (chunk.end - chunk.start) // self._context
+        if n == 0 or index == n_chunks - 1:
+            return
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._spec.ttt_lr * chunk_lr_multiplier(index, n_chunks)
+        tokens = torch.from_numpy(chunk.tokens[: n * self._context + 1].astype("int64"))
+        first, end = dist.share(n)
+        inputs = tokens[:-1].view(n, self._context)[first:end]
+        targets = tokens[1:].view(n, self._context)[first:end]
+        counts = dist.gather(end - first)
+        size = self._spec.ttt_batch
+        with torch.enable_grad():
+            for _ in range(self._spec.ttt_epochs):
+                for i in range(0, max(counts), size):
+                    total = sum(min(max(count - i, 0), size) for count in counts)
+                    self._step(inputs[i : i + size], targets[i : i + size], total)
+
+    def _step(self, inputs: Tensor, targets: Tensor, total: int) -> None:
+        """One step on the mean loss of ``total`` sequences, of which these [b, T] are ours."""
+        self._optimizer.zero_grad(set_to_none=True)
+        if len(inputs):
+            device = self._parameters[0].device
+            mean = loss(self._model, inputs.to(device), targets.to(device))
+            (mean * (len(inputs) / total)).backward()
+        for parameter in self._parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            dist.all_reduce_sum(parameter.grad)
+        if self._spec.ttt_clip > 0:
+            torch.nn.utils.clip_grad_norm_(self._parameters, self._spec.ttt_clip)
+        self._optimizer.step()
+        self.steps += 1
+
+
+def frozen_parts(spec: ModelSpec, n_blocks: int) -> list[list[str]]:
+    """First two components of the paths that freezing the first ``n_blocks`` blocks freezes."""
+    blocks = [["blocks", str(layer)] for layer in range(n_blocks)]
+    return blocks + [["cores", str(layer % spec.cores)] for layer in range(n_blocks)]
+
+
+def _optimizer(parameters: list[torch.nn.Parameter], spec: ScoreSpec) -> torch.optim.Optimizer:
+    if spec.ttt_optimizer == "adamw":
+        return torch.optim.AdamW(
+            parameters, lr=spec.ttt_lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0
+        )
+    return torch.optim.SGD(parameters, lr=spec.ttt_lr, momentum=spec.ttt_momentum)
