@@ -1,0 +1,1 @@
+"""The artifact: one file of bytes that holds all there is to a trained model."""

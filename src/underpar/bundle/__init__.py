@@ -1,0 +1,5 @@
+"""Source code as data: what a submission would ship, and how long that is."""
+
+from underpar.bundle.pack import CODE_METHOD, code_bytes, pack_module
+
+__all__ = ["CODE_METHOD", "code_bytes", "pack_module"]

@@ -1,0 +1,1 @@
+"""Entropy coding: probabilities to integer frequencies to bits. No torch."""
