@@ -1,4 +1,4 @@
-"""Training batches from shards: the two published orders, with exact resume.
+"""Training batches from shards: the two published orders and one of ours, with exact resume.
 
 sequential (#456): all shards, in name order, are one endless ring of tokens. A micro-batch is a
 slice of micro_tokens + 1 consecutive tokens (inputs, and targets shifted by one), reshaped to rows;
@@ -13,6 +13,11 @@ every shard is cut and permuted anew by the same generator. The order of draws i
 contract: a replay gives the same bits as the published loader.
 With fewer files than ranks the published loader fails. Here each file is then treated as ``world``
 contiguous parts of equal length, and rank r owns the r-th part of every file.
+
+recent (ours): sequences start anywhere, drawn with replacement, the likelier the closer they are to
+the end of the stream: a start loses half its weight every ``half_life`` of the stream. Text drifts,
+and what is to be predicted usually comes after what there is to train on. The order is stationary,
+so it suits a budget of seconds, in which nobody knows beforehand how many steps there will be.
 
 State is a position plus what it is a position in. It is the same on every rank, so one rank may
 save it for all. Restoring replays the draws of the shuffled order, some microseconds a row.
@@ -33,6 +38,7 @@ from torch import Tensor
 from underpar import dist
 from underpar.data.shards import Tokens, read_shard
 from underpar.errors import DataError
+from underpar.recipe.schema import DataSpec
 
 #: inputs and targets, int64 [B, T] on the CPU; targets are inputs shifted by one token
 Batch = tuple[Tensor, Tensor]
@@ -55,8 +61,10 @@ class Loader(Protocol):
         ...
 
 
-def make_loader(kind: str, files: Sequence[Path], *, seq_len: int, micro_tokens: int) -> Loader:
-    """A loader of this rank at the beginning of its order; kind 'sequential' or 'shuffled'.
+def make_loader(
+    spec: DataSpec, files: Sequence[Path], *, seq_len: int, micro_tokens: int
+) -> Loader:
+    """A loader of this rank at the beginning of the order that ``spec`` names.
 
     micro_tokens: predicted tokens per rank and micro-step, a multiple of seq_len. Raises DataError
     when there are no files, or too few tokens in them for one sequence.
@@ -71,11 +79,13 @@ def make_loader(kind: str, files: Sequence[Path], *, seq_len: int, micro_tokens:
             do="Download or build the data first: underpar data --help.",
         )
     shards = [read_shard(path) for path in files]
-    if kind == "sequential":
-        return SequentialLoader(shards, seq_len, micro_tokens)
-    if kind == "shuffled":
-        return ShuffledLoader(shards, seq_len, micro_tokens)
-    raise DataError("loader", got=repr(kind), wanted="'sequential' or 'shuffled'")
+    match spec.loader:
+        case "sequential":
+            return SequentialLoader(shards, seq_len, micro_tokens)
+        case "shuffled":
+            return ShuffledLoader(shards, seq_len, micro_tokens)
+        case "recent":
+            return RecentLoader(shards, seq_len, micro_tokens, spec.half_life)
 
 
 class _Positioned(ABC):
@@ -110,10 +120,8 @@ class _Positioned(ABC):
         self._seek(int(state["position"]))
 
 
-class SequentialLoader(_Positioned):
-    """#456's order; ``position`` counts slices taken by all ranks together."""
-
-    kind = "sequential"
+class _Stream(_Positioned):
+    """A loader that reads all shards as one ring of tokens."""
 
     def __init__(self, shards: Sequence[Tokens], seq_len: int, micro_tokens: int) -> None:
         super().__init__(shards, seq_len, micro_tokens)
@@ -121,16 +129,6 @@ class SequentialLoader(_Positioned):
         self._ends = np.cumsum([len(shard) for shard in shards])
         if self._tokens <= seq_len:
             raise _too_short(self._tokens, seq_len)
-
-    def _identity(self) -> State:
-        return {**super()._identity(), "micro_tokens": self._micro_tokens}
-
-    def next_batch(self) -> Batch:
-        length = self._micro_tokens + 1
-        tokens = self._read((self._position + self._rank) * length, length)
-        self._position += self._world
-        rows = torch.from_numpy(tokens)
-        return rows[:-1].view(-1, self._seq_len), rows[1:].view(-1, self._seq_len)
 
     def _seek(self, position: int) -> None:
         self._position = position
@@ -147,6 +145,54 @@ class SequentialLoader(_Positioned):
             out[done : done + len(piece)] = piece
             done += len(piece)
         return out
+
+
+class SequentialLoader(_Stream):
+    """#456's order; ``position`` counts slices taken by all ranks together."""
+
+    kind = "sequential"
+
+    def _identity(self) -> State:
+        return {**super()._identity(), "micro_tokens": self._micro_tokens}
+
+    def next_batch(self) -> Batch:
+        length = self._micro_tokens + 1
+        tokens = self._read((self._position + self._rank) * length, length)
+        self._position += self._world
+        rows = torch.from_numpy(tokens)
+        return rows[:-1].view(-1, self._seq_len), rows[1:].view(-1, self._seq_len)
+
+
+class RecentLoader(_Stream):
+    """Our order; ``position`` counts rows taken by all ranks together.
+
+    Row n is the n-th draw of one generator, whoever takes it, so that a run sees the same
+    micro-batches on any world size, and seeking is free.
+    """
+
+    kind = "recent"
+
+    def __init__(
+        self, shards: Sequence[Tokens], seq_len: int, micro_tokens: int, half_life: float
+    ) -> None:
+        super().__init__(shards, seq_len, micro_tokens)
+        self._half_life = half_life * self._tokens
+
+    def next_batch(self) -> Batch:
+        n = self._micro_tokens // self._seq_len
+        length = self._seq_len + 1
+        rows = np.stack([self._read(s, length) for s in self._starts(n)])
+        self._position += n * self._world
+        tokens = torch.from_numpy(rows)
+        return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+
+    def _starts(self, n: int) -> list[int]:
+        """Starts of this rank's next n rows: exponential ages from the end, cut at the start."""
+        generator = np.random.PCG64(0).advance(self._position + self._rank * n)
+        u = np.random.Generator(generator).random(n)
+        last, decay = self._tokens - self._seq_len - 1, self._half_life / np.log(2)
+        ages = -decay * np.log1p(-u * -np.expm1(-(last + 1) / decay))
+        return [last - int(age) for age in np.minimum(ages, last)]
 
 
 class ShuffledLoader(_Positioned):

