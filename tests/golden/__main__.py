@@ -1,4 +1,4 @@
-"""``python -m tests.golden DIR``: one line a check, non-zero exit on any FAIL or an empty folder."""
+"""``python -m tests.golden DIR``: one line a check, non-zero exit on a FAIL or an empty folder."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Training: optimizers by role, schedules, averaging, the loop and its checkpoints."""
