@@ -122,3 +122,15 @@ def test_queries_are_bounded_by_their_gain():
     assert_close(layer(x, tables), once, atol=1e-5, rtol=1e-4)
     layer.q_gain.data *= 2  # not normed away
     assert not torch.allclose(layer(x, tables), once, atol=1e-2)
+
+
+def test_short_bfloat16_sequences_on_the_cpu_agree_with_the_fused_kernel():
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 4, 33, 16, generator=generator) for _ in range(3))
+    low = attend(q.bfloat16(), k[:, :2].bfloat16(), v[:, :2].bfloat16())
+    assert low.dtype == torch.bfloat16
+    torch.testing.assert_close(low.float(), attend(q, k[:, :2], v[:, :2]), atol=0.03, rtol=0.03)
+    changed = torch.cat((v[:, :2, :-1], -v[:, :2, -1:]), dim=2)
+    flipped = attend(q.bfloat16(), k[:, :2].bfloat16(), changed.bfloat16())
+    assert torch.equal(flipped[:, :, :-1], low[:, :, :-1])
+    assert not torch.equal(flipped[:, :, -1], low[:, :, -1])

@@ -7,6 +7,7 @@ does not in the competition), but its bytes are always shown.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +48,16 @@ class Account:
         """Bytes of the budget that are free; negative when it is exceeded."""
         return self.budget - self.total
 
+    @property
+    def k_factor(self) -> float:
+        """By how much wider steps would fit: a factor for quant.matrix_k; inf where none would.
+
+        A step f times as wide saves log2(f) bits a weight; 1 % is added to be on the safe side.
+        """
+        if self.left >= 0:
+            return 1.0
+        return 1.01 * 2 ** (8 * -self.left / self.codes) if self.codes else math.inf
+
     def table(self) -> list[str]:
         """One line a part, then the total: name, bytes, share of the budget."""
         rows = [
@@ -67,11 +78,9 @@ class Account:
             return self
         hint = "Use a smaller model or fewer bits"
         if self.codes:
-            # A step f times as wide saves log2(f) bits a weight; 1 % more, to be on the safe side.
-            factor = 1.01 * 2 ** (8 * over / self.codes)
             hint += (
                 "; quant.compressor = 'rans' codes weights 1 to 2 % shorter than any other; with "
-                f"quant.clip = 'std', multiply quant.matrix_k by {factor:.3f}"
+                f"quant.clip = 'std', multiply quant.matrix_k by {self.k_factor:.3f}"
             )
         raise BudgetError(
             "code and artifact do not fit in the budget",

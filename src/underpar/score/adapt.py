@@ -26,6 +26,10 @@ from underpar.model import GPT, loss
 from underpar.recipe.schema import ModelSpec, ScoreSpec
 from underpar.score.ledger import ScoredChunk
 
+#: Most tokens in one forward and backward pass; a step accumulates over as many as it needs.
+#: Sixteen sequences of 2,048 through #1413 at once would keep 18 GiB of activations.
+MICRO_TOKENS = 8192
+
 
 def chunk_lr_multiplier(chunk: int, n_chunks: int) -> float:
     """Cosine from 1 at chunk 0 to 0 at the last, constant inside a chunk."""
@@ -81,10 +85,12 @@ class Adapter:
     def _step(self, inputs: Tensor, targets: Tensor, total: int) -> None:
         """One step on the mean loss of ``total`` sequences, of which these [b, T] are ours."""
         self._optimizer.zero_grad(set_to_none=True)
-        if len(inputs):
-            device = self._parameters[0].device
-            mean = loss(self._model, inputs.to(device), targets.to(device))
-            (mean * (len(inputs) / total)).backward()
+        device = self._parameters[0].device
+        rows = max(MICRO_TOKENS // self._context, 1)
+        for ids, wanted in zip(inputs.split(rows), targets.split(rows)):
+            if len(ids):  # splitting nothing gives one empty piece
+                mean = loss(self._model, ids.to(device), wanted.to(device))
+                (mean * (len(ids) / total)).backward()
         for parameter in self._parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
