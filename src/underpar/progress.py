@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -37,7 +37,7 @@ class Progress:
         self._quiet = quiet
         self._live = not quiet and self._stream.isatty()
         self._width = 0
-        self._last = 0.0
+        self._last = time.monotonic()  # what is done at once needs no progress
         self._log: TextIO | None = None
         self._metrics: TextIO | None = None
         if folder is not None:
@@ -79,10 +79,11 @@ class Progress:
 
     def close(self) -> None:
         self._clear()
-        for handle in (self._log, self._metrics):
-            if handle:
-                handle.close()
-        self._log = self._metrics = None
+        with ExitStack() as stack:  # closing one may fail on a full disk; the other is closed too
+            for handle in (self._log, self._metrics):
+                if handle:
+                    stack.callback(handle.close)
+            self._log = self._metrics = None
 
     def _columns(self) -> int:
         try:

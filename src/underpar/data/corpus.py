@@ -83,7 +83,7 @@ def read_documents(path: Path) -> list[Document]:
     if path.is_dir():
         files = sorted(f for f in path.rglob("*") if f.suffix in TEXT_SUFFIXES and f.is_file())
         documents = [Document(str(f.relative_to(path)), _read_text(f)) for f in files]
-    elif path.name.endswith(JSONL_SUFFIXES):
+    elif path.is_file() and path.name.endswith(JSONL_SUFFIXES):
         documents = list(_read_jsonl(path))
     elif path.is_file():
         documents = [Document(path.name, _read_text(path))]

@@ -45,8 +45,9 @@ def resolve(name_or_path: str, overrides: Iterable[str] = (), seed: int | None =
     else:
         near = nearest(path.stem, PRESETS)
         raise RecipeError(
-            f"no preset or recipe file '{name_or_path}', did you mean '{near}'?",
-            do=f"Presets: {', '.join(PRESETS)}.",
+            f"no preset or recipe file '{name_or_path}'",
+            wanted=f"a TOML file, or a preset ({', '.join(PRESETS)})",
+            do=f"Did you mean '{near}'?",
         )
     recipe = override(recipe, overrides)
     return recipe if seed is None else replace_keys(recipe, [("seed", seed)])

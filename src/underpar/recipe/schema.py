@@ -241,7 +241,7 @@ class ScoreSpec:
     ttt_momentum: float = 0.9
     ttt_epochs: int = 3
     ttt_chunk: int = 32_768
-    ttt_batch: int = 32  # sequences per rank and step
+    ttt_batch: int = 32  # sequences per step, shared by the ranks
     ttt_clip: float = 1.0  # global gradient norm; 0: no clipping
     ttt_freeze: int = 0  # the first n blocks (and the cores they use) do not adapt
 

@@ -6,9 +6,10 @@ with momentum): consecutive, non-overlapping sequences of one context each; the 
 not used; weights and optimizer state live on from chunk to chunk; the last chunk is not trained on,
 since nothing comes after it.
 
-With several processes the sequences are split contiguously and each rank takes ``ttt_batch`` of its
-own per step, so the step is as large as the ranks are many. Gradients are weighted by sequences:
-ranks with unequal counts, or with none left, still take the same step of the same mean gradient.
+With several processes the sequences of each step are split contiguously, so a step is the same on
+any number of them. (Published code takes ``ttt_batch`` on each rank; at its own settings a chunk is
+one step either way.) Gradients are weighted by sequences: ranks with unequal counts, or with none,
+still take the same step of the same mean gradient.
 
 The model stays in eval mode: fake quantization, a matter of training, must not touch these steps.
 """
@@ -71,16 +72,14 @@ class Adapter:
         for group in self._optimizer.param_groups:
             group["lr"] = self._spec.ttt_lr * chunk_lr_multiplier(index, n_chunks)
         tokens = torch.from_numpy(chunk.tokens[: n * self._context + 1].astype("int64"))
-        first, end = dist.share(n)
-        inputs = tokens[:-1].view(n, self._context)[first:end]
-        targets = tokens[1:].view(n, self._context)[first:end]
-        counts = dist.gather(end - first)
-        size = self._spec.ttt_batch
+        inputs, targets = (part.view(n, self._context) for part in (tokens[:-1], tokens[1:]))
         with torch.enable_grad():
             for _ in range(self._spec.ttt_epochs):
-                for i in range(0, max(counts), size):
-                    total = sum(min(max(count - i, 0), size) for count in counts)
-                    self._step(inputs[i : i + size], targets[i : i + size], total)
+                for i in range(0, n, self._spec.ttt_batch):
+                    total = min(n - i, self._spec.ttt_batch)
+                    first, end = dist.share(total)
+                    mine = slice(i + first, i + end)
+                    self._step(inputs[mine], targets[mine], total)
 
     def _step(self, inputs: Tensor, targets: Tensor, total: int) -> None:
         """One step on the mean loss of ``total`` sequences, of which these [b, T] are ours."""

@@ -1,0 +1,1 @@
+"""The command line: parsing, and one call per command. Heavy imports live inside the commands."""

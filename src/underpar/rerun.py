@@ -1,0 +1,100 @@
+"""What can be done with a run folder besides making one: pack again, score again, compare, tidy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import count
+from pathlib import Path
+
+from underpar import dist, progress, storage
+from underpar.artifact.pack import load
+from underpar.data.build import documents_of, open_dataset
+from underpar.data.corpus import split
+from underpar.errors import UnderparError
+from underpar.pipeline import STAGES, prepare, save, stages_of, write_quantized
+from underpar.recipe.load import digest, from_json, override, resolve, to_json
+from underpar.recipe.schema import Recipe, TrainSpec
+from underpar.report.compressors import Row, measure
+from underpar.report.record import DataFacts, Record
+from underpar.score.scorer import Result, Stage, score
+
+
+def repack(
+    out: Path,
+    *,
+    data: Path | None = None,
+    tokenizer: Path | None = None,
+    overrides: Sequence[str] = (),
+) -> Record:
+    """Quantize and pack ``out/float.upar`` again; the record keeps only what is still true.
+
+    data: shards to calibrate on; None: the recipe's own corpus. overrides: quant.* and budget.*.
+    """
+    recipe = override(resolve(str(out / "recipe.json")), overrides, ("quant", "budget"))
+    dataset = prepare(recipe, out, data, tokenizer)
+    earlier = Record.read(out / "record.json")
+    fresh = Record.start(recipe, command=earlier.command, train=earlier.train, data=earlier.data)
+    if "float" in earlier.stages:
+        fresh = fresh.with_stage("float", earlier.stages["float"])
+    model = load(out / "float.upar", dist.device()).model
+    record = write_quantized(model, recipe, dataset, out, fresh)
+    storage.write_text(out / "recipe.json", json.dumps(to_json(recipe), indent=1) + "\n")
+    return record
+
+
+def rescore(
+    file: Path, data: Path, stage: Stage, *, tokenizer: Path | None, overrides: Sequence[str] = ()
+) -> Result:
+    """Score an artifact from its path alone. overrides: score.*.
+
+    The record beside it takes the score in when it is of this very file and of the run's own
+    data, and nothing was overridden.
+    """
+    loaded = load(file)
+    length = loaded.model.spec.seq_len
+    plain = TrainSpec(batch_tokens=length, micro_tokens=length)
+    recipe = Recipe(model=loaded.model.spec, score=loaded.score, train=plain)
+    spec = override(recipe, overrides, ("score",)).score
+    dataset = open_dataset(data, tokenizer)
+    result = score(file, dataset.validation(), stage, overrides=spec)
+    name = next((n for n, where in STAGES.items() if where == (file.name, stage)), None)
+    beside = file.parent / "record.json"
+    if name and not overrides and beside.exists():
+        record = Record.read(beside)
+        same_run = record.recipe_digest == loaded.header["recipe"]
+        same_data = record.data == DataFacts.of(dataset)  # as far as counts can tell
+        shipped = record.artifact is not None and record.artifact.sha256 == loaded.sha256
+        if same_run and same_data and (shipped or name == "float"):
+            save(record.with_stage(name, result.score), file.parent)
+    return result
+
+
+def compare(record: Record, out: Path, cache: Path) -> tuple[Record, list[Row]]:
+    """What ordinary compressors reach on the held-out documents; kept in the record, too."""
+    recipe = from_json(record.recipe)
+    parts = split(documents_of(recipe.data.corpus), recipe.data.held_out)
+    prior, text = ("\n\n".join(d.text for d in part).encode() for part in parts)
+    progress.current().line(f"compressors on the same {len(text):,} bytes")
+    rows = measure(text, prior, cache=cache)
+    return save(record.with_diagnostic("compressors", [asdict(r) for r in rows]), out), rows
+
+
+def unfinished(out: Path, recipe: Recipe) -> bool:
+    """Whether ``out`` holds a run of this very recipe that stopped before its last score."""
+    try:
+        same = digest(resolve(str(out / "recipe.json"))) == digest(recipe)
+        record = Record.read(out / "record.json") if (out / "record.json").exists() else None
+    except UnderparError:
+        return False
+    return same and (record is None or not set(stages_of(recipe)) <= set(record.stages))
+
+
+def move_aside(out: Path) -> Path | None:
+    """Rename a folder that holds a run to the next free out-1, out-2, ...; nothing is deleted."""
+    if not (out / "recipe.json").exists():
+        return None
+    kept = next(p for i in count(1) if not (p := out.with_name(f"{out.name}-{i}")).exists())
+    out.rename(kept)
+    return kept

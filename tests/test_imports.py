@@ -1,0 +1,210 @@
+"""The shape of the package: who may import whom, and the few bans that keep it honest.
+
+A module may import its own folder and folders of lower rank, nothing else, wherever in the file the
+import stands; inside the functions of ``cli`` anything lower is allowed, which the rank says too.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import underpar
+
+ROOT = Path(underpar.__file__).parent
+
+RANKS = {
+    "errors": 0,
+    "dist": 1,
+    "bits": 1,  # below recipes, whose budget has the default that is stated there
+    **dict.fromkeys(("progress", "storage", "recipe", "entropy", "grid", "bundle"), 2),
+    "data": 3,
+    "model": 4,
+    "train": 5,
+    "quant": 6,
+    "artifact": 7,
+    "score": 8,
+    "report": 9,
+    **dict.fromkeys(("codec", "submit", "audit"), 10),
+    "pipeline": 11,
+    "rerun": 12,
+    "cli": 13,
+    "__main__": 14,
+    "__init__": 14,
+}
+
+MAY_EXECUTE = ("audit/",)  # its sandboxed child; the packed bundle has its two lines as text
+LONGEST_FILE, LONGEST_FUNCTION = 300, 60  # lines; of a function without its docstring
+
+
+@dataclass(frozen=True)
+class Module:
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.relative_to(ROOT).as_posix()
+
+    @property
+    def room(self) -> str:
+        """Its folder, or the file itself at the top: the key in RANKS."""
+        return Path(self.name).parts[0].removesuffix(".py")
+
+    @property
+    def source(self) -> str:
+        return self.path.read_text(encoding="utf-8")
+
+    @property
+    def tree(self) -> ast.Module:
+        return _parsed(self.path)
+
+    def imports(self) -> Iterator[str]:
+        """Full names of everything it imports, at any depth: 'underpar.data.shards.read_shard'."""
+        for node in ast.walk(self.tree):
+            yield from self._names(node)
+
+    def imports_at_top(self) -> Iterator[str]:
+        """The same, but of what runs on import: not in functions, not for the type checker only."""
+        todo: list[ast.AST] = list(self.tree.body)
+        while todo:
+            node = todo.pop()
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+                todo += node.orelse
+                continue
+            yield from self._names(node)
+            todo += ast.iter_child_nodes(node)
+
+    def _names(self, node: ast.AST) -> Iterator[str]:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parts = ["underpar", *Path(self.name).parent.parts] if node.level else []
+            base = parts[: len(parts) - node.level + 1] + ([node.module] if node.module else [])
+            yield from (".".join([*base, alias.name]) for alias in node.names)
+
+
+@cache
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+MODULES = [Module(path) for path in sorted(ROOT.rglob("*.py"))]
+each_module = pytest.mark.parametrize("module", MODULES, ids=lambda m: m.name)
+
+
+def rooms_imported(names: Iterator[str]) -> set[str]:
+    """Rooms of the package among imported names; its own attributes (__version__) are none."""
+    rooms = {name.split(".")[1] for name in names if name.startswith("underpar.")}
+    return {room for room in rooms if not room.startswith("__")}
+
+
+@each_module
+def test_every_import_goes_down(module: Module) -> None:
+    assert module.room in RANKS, f"{module.room} has no rank: give it one here and in the design"
+    for room in rooms_imported(module.imports()) - {module.room}:
+        assert RANKS[room] < RANKS[module.room], f"{module.name} imports {room}: not of lower rank"
+
+
+@each_module
+def test_score_and_codec_know_nothing_of_training(module: Module) -> None:
+    if module.room in ("score", "codec"):
+        assert not rooms_imported(module.imports()) & {"train", "quant"}
+
+
+@pytest.mark.parametrize("room", ["recipe", "entropy", "report", "bundle", "audit"])
+def test_rooms_without_torch(room: str) -> None:
+    """Importing all of the room leaves torch alone: by the source, and by running it."""
+    modules = [m for m in MODULES if m.room == room]
+    for module in modules:
+        at_top = {name.split(".")[0] for name in module.imports_at_top()}
+        assert "torch" not in at_top, f"{module.name} imports torch at module level"
+    # the auditor's child process is the one that runs other people's torch code
+    names = [m.name.removesuffix(".py").removesuffix("/__init__") for m in modules]
+    names = [name.replace("/", ".") for name in names if name != "audit/child"]
+    code = "".join(f"import underpar.{name}\n" for name in names)
+    check = code + "import sys; sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr or f"importing underpar.{room} imports torch"
+
+
+@each_module
+def test_only_dist_reads_the_environment(module: Module) -> None:
+    if module.name == "dist.py":
+        return
+    reads = {"environ", "environb", "getenv", "getenvb"}
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Attribute):
+            assert not (node.attr in reads and ast.unparse(node.value) == "os"), module.name
+    assert not {name for name in module.imports() if name.removeprefix("os.") in reads}
+
+
+@each_module
+def test_nothing_executes_data(module: Module) -> None:
+    """No pickle and no torch.load anywhere; exec and eval only where running code is the job."""
+    banned = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
+    assert not {name.split(".")[0] for name in module.imports()} & banned, module.name
+    assert "torch.load" not in module.imports()
+    for node in ast.walk(module.tree):
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        assert called != "torch.load", f"{module.name}:{node.lineno}"
+        if called in ("exec", "eval"):
+            assert module.name.startswith(MAY_EXECUTE), f"{module.name}:{node.lineno}"
+
+
+@each_module
+def test_only_the_command_line_and_progress_print(module: Module) -> None:
+    if module.room in ("cli", "progress", "__main__"):
+        return
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Call):
+            assert ast.unparse(node.func) != "print", f"{module.name}:{node.lineno}"
+
+
+@each_module
+def test_files_and_functions_stay_readable(module: Module) -> None:
+    lines = len(module.source.splitlines())
+    assert lines <= LONGEST_FILE, f"{module.name}: {lines} lines"
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            length -= len((ast.get_docstring(node, clean=False) or "").splitlines())
+            assert length <= LONGEST_FUNCTION, f"{module.name}: {node.name} has {length} lines"
+
+
+def test_the_checks_themselves_can_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each ban, broken on purpose in a file of its own, is seen."""
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    breaks = {
+        test_every_import_goes_down: "def f():\n    from underpar.cli import main",
+        test_only_dist_reads_the_environment: "from os import environ",
+        test_nothing_executes_data: "def f(x):\n    return eval(x)",
+        test_only_the_command_line_and_progress_print: "def f():\n    print(1)",
+        test_files_and_functions_stay_readable: "def f():\n" + "    pass\n" * 60,
+    }
+    (tmp_path / "data").mkdir()
+    for i, (check, source) in enumerate(breaks.items()):
+        path = tmp_path / "data" / f"bad{i}.py"
+        path.write_text(source)
+        with pytest.raises(AssertionError):
+            check(Module(path))
+    path = tmp_path / "data" / "top.py"
+    path.write_text("import torch\ndef f():\n    import lzma\nif TYPE_CHECKING:\n    import gzip")
+    assert list(Module(path).imports_at_top()) == ["torch"]
+    path = tmp_path / "data" / "relative.py"
+    path.write_text("from . import shards\nfrom .. import bits\nfrom ..bits import Score")
+    assert set(Module(path).imports()) == {
+        "underpar.data.shards",
+        "underpar.bits",
+        "underpar.bits.Score",
+    }
