@@ -219,7 +219,7 @@ def demo() -> Recipe:
             calibration_batches=16,
             compressor="rans",
         ),
-        score=ScoreSpec(stride=64, ttt_lr=0.02, ttt_epochs=2, ttt_chunk=2048),
+        score=ScoreSpec(stride=64, ttt_lr=0.02, ttt_epochs=2, ttt_chunk=512),
         budget=Budget(bytes=1_500_000),
     )
 
