@@ -62,8 +62,6 @@ SMALLER = (
     "quant.calibration_batches=8",
     "score.stride=1024",
     "score.window_batch=4",
-    # 16 sequences at once would keep 18 GiB of activations for the backward pass
-    "score.ttt_batch=4",
     # hardly trained weights are Gaussian: not pruned, few large ones; they compress worse
     "budget.bytes=17000000",
 )

@@ -89,7 +89,7 @@ def test_from_env_reads_the_environment_when_nothing_is_named(
         (("QK_GAN_INIT=5",), "did you mean 'QK_GAIN_INIT'"),
         (("QK_GAIN_INIT=high",), "QK_GAIN_INIT"),
         (("QK_GAIN_INIT",), "QK_GAIN_INIT"),
-        (("--base", "pr1414", "SEED=1"), "did you mean 'pr1413'"),
+        (("--base", "pr1414", "SEED=1"), "Did you mean 'pr1413'"),
     ],
 )
 def test_from_env_refuses_what_it_does_not_know(words: tuple[str, ...], told: str) -> None:

@@ -108,7 +108,7 @@ def test_every_compressor_of_the_schema_has_overheads(compressor: str) -> None:
 @pytest.mark.parametrize("name", ["demo", "nano"])
 def test_our_own_presets_fit_their_budget(name: str) -> None:
     recipe = PRESETS[name]()
-    assert expected_bytes(recipe.model, recipe.quant).total < 0.97 * recipe.budget.bytes
+    assert expected_bytes(recipe.model, recipe.quant).total < 0.99 * recipe.budget.bytes
 
 
 def test_description_adds_up() -> None:

@@ -84,7 +84,7 @@ def test_a_command_that_does_not_exist_is_a_usage_error(line: str) -> None:
         ("score pyproject.toml --data .", "not an underpar artifact"),
         ("pack {tmp}/typo", "no float.upar"),
         ("data info {tmp}", "no shards"),
-        ("recipes show pr14", "did you mean 'pr1413'"),
+        ("recipes show pr14", "Did you mean 'pr1413'"),
     ],
 )
 def test_a_mistake_is_one_line_without_traceback(line: str, told: str, tmp_path: Path) -> None:

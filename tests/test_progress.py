@@ -75,7 +75,6 @@ def test_updates_without_a_terminal_are_rare_plain_lines(clock: list[float]) -> 
         sink.update("train", done, 100, "loss 2.5", left=65)
         clock[0] += 1
     assert stream.getvalue().splitlines() == [
-        "train   0%  loss 2.5  1 m 05 s left",
         "train  10%  loss 2.5  1 m 05 s left",
         "train  20%  loss 2.5  1 m 05 s left",
     ]
@@ -84,6 +83,8 @@ def test_updates_without_a_terminal_are_rare_plain_lines(clock: list[float]) -> 
 def test_a_terminal_line_is_redrawn_and_cleared_before_a_line(clock: list[float]) -> None:
     terminal = Terminal()
     sink = Progress(stream=terminal)
+    sink.update("train", 0, 2, "done at once: not worth a line")
+    clock[0] += 1
     sink.update("train", 1, 2, "a long note")
     clock[0] += 1
     sink.update("train", 2, 2)
@@ -97,13 +98,17 @@ def test_a_terminal_line_is_redrawn_and_cleared_before_a_line(clock: list[float]
 
 def test_a_terminal_line_never_wraps(clock: list[float]) -> None:
     terminal = Terminal()
-    Progress(stream=terminal).update("train", 1, 2, "x" * 500)
+    sink = Progress(stream=terminal)
+    clock[0] += 1
+    sink.update("train", 1, 2, "x" * 500)
     assert len(terminal.getvalue().strip("\r")) == 79
 
 
 def test_a_task_of_no_size_is_done(clock: list[float]) -> None:
     stream = io.StringIO()
-    Progress(stream=stream).update("empty", 0, 0)
+    sink = Progress(stream=stream)
+    clock[0] += 10
+    sink.update("empty", 0, 0)
     assert stream.getvalue().startswith("empty 100%")
 
 

@@ -49,11 +49,21 @@ def main() -> None:
     """
     try:
         app()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except UnderparError as error:
-        print(f"underpar: {error}", file=sys.stderr)
-        sys.exit(1)
+        code = _failed(str(error))
     except OSError as error:  # files that matter go through storage; this is a line for a log
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        print(f"underpar: cannot write the log: {error.strerror}", file=sys.stderr)
-        sys.exit(1)
+        code = _failed(f"cannot write the log: {error.strerror}")
+    if "torch" in sys.modules:  # a process group can only be left where there may be one
+        from underpar import dist
+
+        dist.leave(code)
+    sys.exit(code)
+
+
+def _failed(why: str) -> int:
+    print(f"underpar: {why}", file=sys.stderr)
+    return 1
