@@ -28,6 +28,7 @@ TRAIN = TrainFacts(
 DATA = DataFacts(
     train_tokens=100_000,
     val_tokens=501,
+    val_digest="cd" * 32,
     val_documents=2,
     val_bytes=1000,
     raw_bytes=None,
@@ -118,6 +119,7 @@ def test_data_facts_are_those_of_the_folder(tmp_path: Path) -> None:
     assert facts == DataFacts(
         train_tokens=55,
         val_tokens=7,
+        val_digest=facts.val_digest,
         val_documents=2,
         val_bytes=5,
         raw_bytes=5,

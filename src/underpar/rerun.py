@@ -64,7 +64,7 @@ def rescore(
     if name and not overrides and beside.exists():
         record = Record.read(beside)
         same_run = record.recipe_digest == loaded.header["recipe"]
-        same_data = record.data == DataFacts.of(dataset)  # as far as counts can tell
+        same_data = record.data == DataFacts.of(dataset)
         shipped = record.artifact is not None and record.artifact.sha256 == loaded.sha256
         if same_run and same_data and (shipped or name == "float"):
             save(record.with_stage(name, result.score), file.parent)

@@ -153,9 +153,9 @@ class SentencePieceTokenizer(Tokenizer):
 
     kind = "sentencepiece"
 
-    def __init__(self, model: bytes) -> None:
+    def __init__(self, model: bytes, name: str = "tokenizer model") -> None:
         got = f"{len(model)} bytes that SentencePiece cannot read"
-        foreign = DataError("tokenizer model", got=got, wanted="a SentencePiece .model file")
+        foreign = DataError(name, got=got, wanted="a SentencePiece .model file")
         if not model:  # the library takes nothing for a model, and then writes to stderr
             raise foreign
         try:
@@ -231,9 +231,10 @@ def load_tokenizer(source: Path | str | bytes) -> SentencePieceTokenizer:
     if isinstance(source, bytes):
         return SentencePieceTokenizer(source)
     try:
-        return SentencePieceTokenizer(Path(source).read_bytes())
+        model = Path(source).read_bytes()
     except OSError as error:
         raise DataError(f"tokenizer {source}", got=error.strerror or str(error)) from error
+    return SentencePieceTokenizer(model, str(source))
 
 
 def train_bpe(

@@ -225,6 +225,8 @@ class QuantSpec:
             _check(getattr(self, key) > 0, f"quant.{key}", getattr(self, key), "at least 1")
         for key in ("matrix_k", "embed_k"):
             _check(getattr(self, key) > 0, f"quant.{key}", getattr(self, key), "more than 0")
+        for key in ("mlp_k", "damp", "passthrough"):
+            _check(getattr(self, key) >= 0, f"quant.{key}", getattr(self, key), "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ its own nats over its own bytes is an error. A record that almost fits is not a 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -61,12 +62,14 @@ class TrainFacts:
 class DataFacts:
     """What was trained and scored on.
 
-    val_bytes: bytes the score divides by. raw_bytes: of the text before the tokenizer's
+    val_digest: SHA-256 of the scored stream's tokens, uint16 little-endian. val_bytes: bytes the
+    score divides by. raw_bytes: of the text before the tokenizer's
     normalisation, None when unknown. normalized: whether those two texts may differ.
     """
 
     train_tokens: int
     val_tokens: int
+    val_digest: str
     val_documents: int
     val_bytes: int
     raw_bytes: int | None
@@ -80,6 +83,7 @@ class DataFacts:
         return cls(
             train_tokens=sum(len(read_shard(path)) for path in dataset.train_files),
             val_tokens=len(validation.tokens),
+            val_digest=hashlib.sha256(validation.tokens.astype("<u2").tobytes()).hexdigest(),
             val_documents=len(validation.documents),
             val_bytes=validation.true_bytes,
             raw_bytes=validation.raw_bytes,
