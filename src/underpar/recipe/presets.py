@@ -219,7 +219,9 @@ def demo() -> Recipe:
             calibration_batches=16,
             compressor="rans",
         ),
-        score=ScoreSpec(stride=64, ttt_lr=0.02, ttt_epochs=2, ttt_chunk=512),
+        score=ScoreSpec(
+            stride=64, ttt_optimizer="adamw", ttt_lr=5e-4, ttt_epochs=2, ttt_chunk=512, ttt_batch=4
+        ),
         budget=Budget(bytes=1_500_000),
     )
 
