@@ -295,7 +295,6 @@ class Recipe:
             t.micro_tokens,
             f"a multiple of {m.seq_len} that divides train.batch_tokens = {t.batch_tokens}",
         )
-        context = self.score.context or m.seq_len
-        _check(self.score.stride <= context, "score.stride", self.score.stride, f"up to {context}")
-        _check(self.score.ttt_freeze <= m.n_layer, "score.ttt_freeze", self.score.ttt_freeze,
-               f"at most model.n_layer = {m.n_layer}")  # fmt: skip
+        s, context, n = self.score, self.score.context or m.seq_len, m.n_layer
+        _check(s.stride <= context, "score.stride", s.stride, f"up to {context}")
+        _check(s.ttt_freeze <= n, "score.ttt_freeze", s.ttt_freeze, f"at most model.n_layer = {n}")
