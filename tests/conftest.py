@@ -8,8 +8,11 @@ import os
 # that a second thread only gets in the way, and sums keep their order.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from pathlib import Path
+
 import pytest
 
+from tests.coding import tiny_file
 from tests.commands import Run, underpar
 
 
@@ -21,3 +24,9 @@ def nano_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     assert done.code == 0, done.err
     (data,) = (out.parent / "data").iterdir()
     return Run(out, data)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The artifact of a model of random weights, made to be fast."""
+    return tiny_file(tmp_path_factory.mktemp("tiny") / "tiny.upar")

@@ -69,7 +69,7 @@ def test_equals_the_loop_spelled_out(architecture, settings):
     else:
         optimizer = torch.optim.SGD(slow.parameters(), lr=1, momentum=spec.ttt_momentum)
     for index, chunk in enumerate(scored_chunks(3)):
-        adapter.update(chunk, index, 4)
+        adapter.update([chunk], index, 4)
         lr = spec.ttt_lr * (1 + math.cos(math.pi * index / 3)) / 2
         slow_update(slow, optimizer, chunk, spec, lr)
     steps = math.ceil(3 / spec.ttt_batch) * spec.ttt_epochs * 3
@@ -91,7 +91,7 @@ def test_frozen_blocks_and_their_cores_stay(architecture, layers, frozen):
     before = copy.deepcopy(model.state_dict())
     adapter = Adapter(model, replace(SCORE, ttt_freeze=layers))
     for index, chunk in enumerate(scored_chunks(2)):
-        adapter.update(chunk, index, 3)
+        adapter.update([chunk], index, 3)
     for path, after in model.state_dict().items():
         assert torch.equal(after, before[path]) == path.startswith(frozen or ("none",)), path
 
@@ -115,8 +115,8 @@ def test_last_and_short_chunks_are_not_trained_on():
     model = small_model().eval()
     before = copy.deepcopy(model.state_dict())
     adapter = Adapter(model, SCORE)
-    adapter.update(next(scored_chunks(1)), 2, 3)
-    adapter.update(next(scored_chunks(1, size=15)), 0, 3)
+    adapter.update([next(scored_chunks(1))], 2, 3)
+    adapter.update([next(scored_chunks(1, size=15))], 0, 3)
     assert adapter.steps == 0
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
 
@@ -126,7 +126,7 @@ def test_only_scored_chunks_are_trained_on():
     tokens = small_stream().tokens
     for fake in (tokens, SimpleNamespace(start=0, end=48, tokens=tokens[:49])):
         with pytest.raises(LegalityError, match="ScoredChunk"):
-            adapter.update(fake, 0, 3)
+            adapter.update([fake], 0, 3)
 
 
 def test_training_hooks_stay_off():
@@ -139,5 +139,5 @@ def test_training_hooks_stay_off():
         if hasattr(module, "weight_hook"):
             module.weight_hook = hook
     adapter = Adapter(model, SCORE)
-    adapter.update(next(scored_chunks(1)), 0, 3)
+    adapter.update([next(scored_chunks(1))], 0, 3)
     assert adapter.steps == 2

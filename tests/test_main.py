@@ -18,7 +18,11 @@ from underpar import rerun
 from underpar.cli.main import main
 
 COMMANDS = {
-    (): ("demo", "train", "pack", "score", "data", "recipes"),
+    (): (
+        *("demo", "train", "pack", "score", "data", "recipes"),
+        *("compress", "decompress", "info", "prove", "sample"),
+        *("report", "compare", "leaderboard"),
+    ),
     ("data",): ("build", "download", "info"),
     ("recipes",): ("list", "show", "from-env"),
 }

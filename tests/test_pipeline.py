@@ -30,7 +30,9 @@ WAYS: tuple[Stage, ...] = ("plain", "sliding", "ttt")
 
 
 def test_what_a_run_leaves(nano_run: Run) -> None:
-    assert {path.name for path in nano_run.out.iterdir()} == FILES | {"record.json"}
+    losses = {f"nll_{stage}.npy" for stage in pipeline.STAGES}
+    told = {"record.json", "report.html"}
+    assert {path.name for path in nano_run.out.iterdir()} == FILES | losses | told
     assert resolve(str(nano_run["recipe.json"])) == resolve("nano")
     assert [p.name for p in nano_run["checkpoint"].iterdir()] == ["step_000000030.npz"]
     rows = [json.loads(line) for line in nano_run["metrics.jsonl"].read_text().splitlines()]

@@ -4,6 +4,7 @@ UnderparError
 ├── RecipeError        a recipe key, value or file is not what the schema says
 ├── DataError          a corpus, shard, tokenizer or validation set is not usable as it is
 ├── ArtifactError      a model file is damaged, foreign, or of another format version
+├── CodecError         compressed text is damaged, foreign, or made for another model or machine
 ├── BudgetError        code plus artifact do not fit in the byte budget
 ├── TrainingError      training cannot go on (non-finite loss, unusable checkpoint)
 ├── LegalityError      something tried to score or train in an order the rules forbid
@@ -46,6 +47,10 @@ class DataError(UnderparError):
 
 class ArtifactError(UnderparError):
     """A model file is damaged, foreign, or of another format version."""
+
+
+class CodecError(UnderparError):
+    """Compressed text is damaged, foreign, or made for another model or machine."""
 
 
 class BudgetError(UnderparError):

@@ -29,6 +29,7 @@ from underpar.quant.qat import install
 from underpar.quant.quantize import quantize
 from underpar.recipe.load import digest, to_json
 from underpar.recipe.schema import Recipe
+from underpar.report.curves import save_losses
 from underpar.report.record import ArtifactFacts, DataFacts, Record, TrainFacts
 from underpar.score.scorer import Stage, score, score_model
 from underpar.train.loop import TrainResult, train
@@ -214,6 +215,8 @@ def score_stage(stage: str, dataset: Dataset, out: Path, record: Record) -> Reco
     file, how = STAGES[stage]
     result = score(out / file, dataset.validation(), how)
     progress.current().line(f"{stage}: {result.score}")
+    if dist.is_main():
+        save_losses(out, stage, result.nll)
     return save(record.with_stage(stage, result.score), out)
 
 

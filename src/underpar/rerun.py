@@ -10,6 +10,8 @@ from pathlib import Path
 
 from underpar import dist, progress, storage
 from underpar.artifact.pack import load
+from underpar.codec.codec import Options
+from underpar.codec.prove import prove
 from underpar.data.build import documents_of, open_dataset
 from underpar.data.corpus import split
 from underpar.errors import UnderparError
@@ -17,6 +19,8 @@ from underpar.pipeline import STAGES, prepare, save, stages_of, write_quantized
 from underpar.recipe.load import digest, from_json, override, resolve, to_json
 from underpar.recipe.schema import Recipe, TrainSpec
 from underpar.report.compressors import Row, measure
+from underpar.report.curves import load_losses, save_losses
+from underpar.report.page import write_report
 from underpar.report.record import DataFacts, Record
 from underpar.score.scorer import Result, Stage, score
 
@@ -68,6 +72,8 @@ def rescore(
         shipped = record.artifact is not None and record.artifact.sha256 == loaded.sha256
         if same_run and same_data and (shipped or name == "float"):
             save(record.with_stage(name, result.score), file.parent)
+            if dist.is_main():
+                save_losses(file.parent, name, result.nll)
     return result
 
 
@@ -79,6 +85,35 @@ def compare(record: Record, out: Path, cache: Path) -> tuple[Record, list[Row]]:
     progress.current().line(f"compressors on the same {len(text):,} bytes")
     rows = measure(text, prior, cache=cache)
     return save(record.with_diagnostic("compressors", [asdict(r) for r in rows]), out), rows
+
+
+def proven(record: Record, out: Path, *, data: Path | None = None) -> Record:
+    """The run's model and held-out text through the codec; the proof is printed and kept.
+
+    A task for one process: a distributed run leaves it to ``underpar prove``.
+    """
+    if dist.world_size() > 1:
+        return record
+    dataset = prepare(from_json(record.recipe), out, data, None)
+    proof = prove(out / "model.upar", dataset.validation(), Options())
+    for line in proof.lines():
+        progress.current().line(line)
+    return save(record.with_diagnostic("proof", proof.to_json()), out)
+
+
+def report(out: Path, *, data: Path | None = None, tokenizer: Path | None = None) -> Path:
+    """Write ``out/report.html`` again from the files of the run."""
+    record = Record.read(out / "record.json")
+    dataset = prepare(from_json(record.recipe), out, data, tokenizer)
+    if dist.is_main():
+        write_report(
+            out,
+            nll=load_losses(out),
+            validation=dataset.validation(),
+            tokenizer=dataset.tokenizer,
+            data=dataset.folder,
+        )
+    return out / "report.html"
 
 
 def unfinished(out: Path, recipe: Recipe) -> bool:

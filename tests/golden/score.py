@@ -206,7 +206,7 @@ def run_456(model: GPT, spec: ScoreSpec, validation: ValidationSet, stage: Stage
         if own and stage == "ttt":
             start = index * spec.ttt_chunk
             chunk = ledger.close_chunk(start, min(start + spec.ttt_chunk, n))
-            adapter.update(chunk, index, n_chunks)
+            adapter.update([chunk], index, n_chunks)
     return totals
 
 

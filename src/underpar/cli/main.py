@@ -8,7 +8,7 @@ import sys
 import typer
 
 from underpar import __version__
-from underpar.cli import data, recipes, run
+from underpar.cli import data, recipes, review, run, text
 from underpar.errors import UnderparError
 
 app = typer.Typer(
@@ -23,6 +23,14 @@ app.command("demo")(run.demo)
 app.command("train")(run.train)
 app.command("pack")(run.pack)
 app.command("score")(run.score)
+app.command("compress")(text.compress)
+app.command("decompress")(text.decompress)
+app.command("info")(text.info)
+app.command("prove")(text.prove)
+app.command("sample")(text.sample)
+app.command("report")(run.report)
+app.command("compare", cls=review.Lists)(review.compare)
+app.command("leaderboard")(review.leaderboard)
 app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")
 

@@ -75,6 +75,9 @@ def demo(
         sink.line("\n" + stage_table(record) + "\n")
         record, rows = rerun.compare(record, out, out.parent / "data" / "compressors.json")
         sink.line(comparison_table(record, rows))
+        sink.line("\nthe proof: the same text through the codec, and back in another process")
+        rerun.proven(record, out)
+        sink.line(f"the report, for a browser: {rerun.report(out)}")
         sink.line(f"the model is {out / 'model.upar'}, the record {out / 'record.json'}")
 
 
@@ -88,7 +91,7 @@ def train(
     set_: Set = None,
 ) -> None:
     """Run the whole line: train, quantize, pack, score. Works under torchrun as it is."""
-    from underpar import pipeline
+    from underpar import pipeline, rerun
     from underpar.recipe.load import resolve
     from underpar.report.tables import stage_table
 
@@ -99,6 +102,25 @@ def train(
             resolved, folder, data=data, tokenizer=tokenizer, resume=resume, command=command_line()
         )
         sink.line("\n" + stage_table(record))
+        page = rerun.report(folder, data=data, tokenizer=tokenizer)
+        sink.line(f"\nthe report, for a browser: {page}")
+
+
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder with a record.json.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Its shards; default: the recipe's corpus.")
+    ] = None,
+    tokenizer: Tokenizer = None,
+) -> None:
+    """Write a run's report.html again: curves, bytes, losses, the text by its surprises."""
+    from underpar import rerun
+    from underpar.errors import DataError
+
+    if not (run / "record.json").exists():
+        raise DataError(f"run folder {run}", got="no record.json", do="Train it first.")
+    with session() as sink:
+        sink.line(f"the report, for a browser: {rerun.report(run, data=data, tokenizer=tokenizer)}")
 
 
 def pack(

@@ -64,6 +64,18 @@ class ValidationSet:
     def n_targets(self) -> int:
         return len(self.tokens) - 1
 
+    def head(self, n_targets: int) -> ValidationSet:
+        """The first ``n_targets`` targets as a set of their own (all, if there are fewer)."""
+        n = min(n_targets, self.n_targets)
+        lengths = self.byte_lengths[:n].copy()
+        return ValidationSet(
+            tokens=self.tokens[: n + 1].copy(),
+            byte_lengths=lengths,
+            documents=self.documents[self.documents <= n].copy(),
+            true_bytes=int(lengths.sum(dtype=np.int64)),
+            normalized=self.normalized,
+        )
+
     @classmethod
     def from_tokens(
         cls,

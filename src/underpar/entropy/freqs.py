@@ -1,13 +1,15 @@
 """Integer frequencies: what a coder needs where a model has probabilities.
 
-Both ends must hold the very same integers. So whatever the *decoder* computes here is integer
-arithmetic: a float that differs in its last bit between two machines would turn a whole file into
-noise. Floats may guide the encoder, whose choice is then written down.
+Both ends must hold the very same integers: a float that differs in its last bit between two
+machines would turn a whole file into noise. So what a *decoder* computes here is integer
+arithmetic, and floats may only guide the encoder, whose choice is then written down. The one
+exception, ``from_probabilities``, is for two ends that run the very same model and so share floats.
 """
 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,9 @@ Freqs = NDArray[np.int64]
 #: Fixed point of ``gaussian_freqs``: parameters and weights are fractions of 2**GAUSS_BITS.
 GAUSS_BITS = 24
 _ONE = 1 << 48
+
+#: What a row of ``from_probabilities`` sums to; the total of ``range_coder``.
+ROW_TOTAL = 1 << 24
 
 
 def from_counts(counts: NDArray[np.integer], total: int) -> Freqs:
@@ -58,6 +63,65 @@ def gaussian_decay(variance: float) -> int:
     """The ``decay`` of ``gaussian_freqs`` for a variance in squared steps."""
     ratio = math.exp(-0.5 / variance) if variance > 0 else 0.0
     return min(int(ratio * (1 << GAUSS_BITS)), (1 << GAUSS_BITS) - 1)
+
+
+def from_probabilities(p: NDArray[np.floating]) -> Freqs:
+    """Frequencies [n, V] of rows of probabilities [n, V], each at least 1, summing to ROW_TOTAL.
+
+    p: float32 or float64, rows summing to 1 to about 1e-6, V <= 65,536. Costs at most
+    -log2(1 - V / 2**24) bits a symbol over ``p`` (0.0007 for V = 8192) but for the remainder, which
+    goes to the likeliest symbol of the row.
+
+    A decoder may call it only if it computes the very same floats as the encoder: same code, order,
+    batch shapes, libraries and kind of device. Ends that differ there need the portable mode, where
+    the model itself runs in integers. Equal floats do give equal frequencies on any machine: one
+    product, in float64 (exact for float32), and one rounding towards zero.
+    """
+    n_symbols = p.shape[1]
+    freqs = np.multiply(p, ROW_TOTAL - n_symbols, dtype=np.float64).astype(np.int64)
+    freqs += 1
+    rows, likeliest = np.arange(len(freqs)), np.argmax(p, axis=1)
+    freqs[rows, likeliest] += ROW_TOTAL - freqs.sum(axis=1)
+    assert freqs.min(initial=1) >= 1, "rows must be probabilities that sum to 1"
+    return freqs
+
+
+def from_grid(logits: NDArray[np.int64], grid: int) -> Freqs:
+    """Frequencies [n, V] of the softmax of integer logits [n, V] in units of 1/grid nat.
+
+    Each at least 1, a row summing to ROW_TOTAL. Integer arithmetic throughout, so the same on
+    every machine; weights have 32 bits.
+    """
+    table = _exponentials(grid)
+    n_symbols = logits.shape[1]
+    below = logits.max(axis=1, keepdims=True) - logits
+    weights = table[np.minimum(below, len(table) - 1)]
+    freqs = 1 + weights * (ROW_TOTAL - n_symbols) // weights.sum(axis=1, keepdims=True)
+    rows, likeliest = np.arange(len(freqs)), np.argmax(logits, axis=1)
+    freqs[rows, likeliest] += ROW_TOTAL - freqs.sum(axis=1)
+    return freqs
+
+
+@lru_cache
+def _exponentials(grid: int) -> NDArray[np.int64]:
+    """exp(-d / grid) in units of 2**-32 for d = 0, 1, .. until it is 0, by integer arithmetic."""
+    one = 1 << 62
+    ratio, term = one, one
+    for k in range(1, 30):  # the series of exp(-1 / grid)
+        term = term // (grid * k)
+        ratio += -term if k % 2 else term
+    table, value = [], one
+    while value >> 30:
+        table.append(value >> 30)
+        value = value * ratio >> 62
+    return np.array([*table, 0], np.int64)
+
+
+def cumulative(freqs: Freqs) -> NDArray[np.int64]:
+    """The sums [n, V+1] of the frequencies [n, V] below each symbol: 0 first, the total last."""
+    sums = np.zeros((freqs.shape[0], freqs.shape[1] + 1), np.int64)
+    np.cumsum(freqs, axis=1, out=sums[:, 1:])
+    return sums
 
 
 def cost_bits(counts: NDArray[np.integer], freqs: Freqs) -> float:

@@ -49,14 +49,16 @@ PLAIN_TOKENS = 512
 
 
 class Rotation(NamedTuple):
-    """Cosines and sines [T, R/2] of the positions of one forward pass, float32."""
+    """Cosines and sines [T, R/2] of the positions of one forward pass."""
 
     cos: Tensor
     sin: Tensor
 
 
-def rotation(spec: ModelSpec, start: int, n: int, device: torch.device) -> Rotation:
-    """Tables of positions start .. start + n - 1.
+def rotation(
+    spec: ModelSpec, start: int, n: int, device: torch.device, dtype: torch.dtype = torch.float32
+) -> Rotation:
+    """Tables of positions start .. start + n - 1; float64 for activations of that ``dtype``.
 
     With ``rope_ntk`` and start + n > seq_len the base grows by ((start + n) / seq_len)^(R/(R-2)),
     which stretches the slowest wave by exactly that ratio (#1413). R = 2 has one wave, the fastest.
@@ -65,8 +67,9 @@ def rotation(spec: ModelSpec, start: int, n: int, device: torch.device) -> Rotat
     base, length = spec.rope_base, start + n
     if spec.rope_ntk and length > spec.seq_len and rotated > 2:
         base *= (length / spec.seq_len) ** (rotated / (rotated - 2))
-    exponents = torch.arange(0, rotated, 2, device=device, dtype=torch.float32) / rotated
-    positions = torch.arange(start, length, device=device, dtype=torch.float32)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    exponents = torch.arange(0, rotated, 2, device=device, dtype=wide) / rotated
+    positions = torch.arange(start, length, device=device, dtype=wide)
     angles = positions[:, None] * base**-exponents
     return Rotation(angles.cos(), angles.sin())
 
@@ -93,6 +96,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     of S tokens.
     """
     new, seen, groups = q.shape[-2], k.shape[-2], q.shape[1] // k.shape[1]
+    if new == 1 and q.device.type == "cpu":
+        return _attend_one(q, k, v)
     mask = None
     if 1 < new < seen:  # the kernels' own causal flag aligns at the top left: wrong with a cache
         mask = torch.ones(new, seen, dtype=torch.bool, device=q.device).tril(seen - new)
@@ -111,12 +116,27 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         )
 
 
+def _attend_one(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """One query [B, H, 1, E] over all keys, a key/value head with its queries as one matmul.
+
+    The CPU's fused kernel takes ten times as long for a single query.
+    """
+    grouped = q.view(*k.shape[:2], -1, q.shape[-1])
+    scores = (grouped * q.shape[-1] ** -0.5) @ k.mT
+    return (_softmax(scores).to(v.dtype) @ v).view_as(q)
+
+
+def _softmax(scores: Tensor) -> Tensor:
+    """In float32 at least."""
+    wide = torch.float64 if scores.dtype == torch.float64 else torch.float32
+    return scores.softmax(-1, dtype=wide)
+
+
 def _attend_plainly(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Causal attention spelt out: scores, mask, float32 softmax, weighted sum."""
     scores = (q * q.shape[-1] ** -0.5) @ k.mT
     future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
-    weights = scores.masked_fill(future, -torch.inf).softmax(-1, dtype=torch.float32)
-    return weights.to(v.dtype) @ v
+    return _softmax(scores.masked_fill(future, -torch.inf)).to(v.dtype) @ v
 
 
 def without_own_value(y: Tensor, v: Tensor) -> Tensor:

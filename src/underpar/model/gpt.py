@@ -119,7 +119,7 @@ class GPT(nn.Module):
         if cache is not None:
             cache.reserve(n, batch, len(order))
             start = cache.length
-        tables = rotation(self.spec, start, n, ids.device)
+        tables = rotation(self.spec, start, n, ids.device, self.compute_dtype)
         x = x0 = self.embed(ids, cache)
         skips: list[Tensor] = []
         for slot, layer in enumerate(encoder):
@@ -154,12 +154,13 @@ class GPT(nn.Module):
         return torch.lerp(skip, x, torch.sigmoid(self.skip_gates[step].to(x.dtype)))
 
     def head(self, x: Tensor) -> Tensor:
-        """x [B, T', D] -> float32 logits in (-softcap, softcap)."""
+        """x [B, T', D] -> logits in (-softcap, softcap), float32 (of a float64 model: float64)."""
         x = self.final_norm(x)
         table = self.tok_emb.weight
         raw = F.linear(x, table.to(x.dtype)) if self.lm_head is None else self.lm_head(x)
         cap = self.spec.softcap
-        return cap * torch.tanh(raw.float() / cap)
+        wide = raw if raw.dtype == torch.float64 else raw.float()
+        return cap * torch.tanh(wide / cap)
 
     def core(self, layer: int) -> Any:
         """The module whose ``attn`` and ``mlp`` layer ``layer`` uses."""

@@ -27,8 +27,9 @@ WeightHook = Callable[[Tensor], Tensor]
 
 
 def rms_norm(x: Tensor, eps: float) -> Tensor:
-    """x / sqrt(mean(x^2) + eps) over the last axis, in float32, returned in x's dtype."""
-    return F.rms_norm(x.float(), x.shape[-1:], eps=eps).to(x.dtype)
+    """x / sqrt(mean(x^2) + eps) over the last axis, in float32 or wider, returned in x's dtype."""
+    wide = x if x.dtype == torch.float64 else x.float()
+    return F.rms_norm(wide, x.shape[-1:], eps=eps).to(x.dtype)
 
 
 class Norm(nn.Module):

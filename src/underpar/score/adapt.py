@@ -1,7 +1,8 @@
 """Test-time training: adapting the model to text that has been scored.
 
 After chunk c is on the books the model takes a few optimizer steps on it, at a learning rate that
-falls along a cosine over the chunks. What is trained, and how, follows #456 (AdamW) and #1413 (SGD
+falls along a cosine over the chunks. Where the stream runs in several lanes, the chunks that these
+have scored by then count as one. What is trained, and how, follows #456 (AdamW) and #1413 (SGD
 with momentum): consecutive, non-overlapping sequences of one context each; the rest of the chunk is
 not used; weights and optimizer state live on from chunk to chunk; the last chunk is not trained on,
 since nothing comes after it.
@@ -17,6 +18,7 @@ The model stays in eval mode: fake quantization, a matter of training, must not 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -56,23 +58,19 @@ class Adapter:
         self._optimizer = _optimizer(self._parameters, spec)
         self.steps = 0
 
-    def update(self, chunk: ScoredChunk, index: int, n_chunks: int) -> None:
-        """Train on chunk ``index`` of ``n_chunks``. Collective.
+    def update(self, lanes: Sequence[ScoredChunk], index: int, n_chunks: int) -> None:
+        """Train on chunk ``index`` of ``n_chunks``, one part from each lane. Collective.
 
-        Raises LegalityError for anything but a ScoredChunk. Does nothing for the last chunk, nor
-        for one shorter than a sequence.
+        Raises LegalityError for anything but ScoredChunks. Does nothing for the last chunk, nor
+        for one whose parts are all shorter than a sequence.
         """
-        if not isinstance(chunk, ScoredChunk):
-            raise LegalityError(
-                "test-time training", got=type(chunk).__name__, wanted="a ScoredChunk of the ledger"
-            )
-        n = (chunk.end - chunk.start) // self._context
+        pairs = [self._sequences(chunk) for chunk in lanes]
+        inputs, targets = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+        n = len(inputs)
         if n == 0 or index == n_chunks - 1:
             return
         for group in self._optimizer.param_groups:
             group["lr"] = self._spec.ttt_lr * chunk_lr_multiplier(index, n_chunks)
-        tokens = torch.from_numpy(chunk.tokens[: n * self._context + 1].astype("int64"))
-        inputs, targets = (part.view(n, self._context) for part in (tokens[:-1], tokens[1:]))
         with torch.enable_grad():
             for _ in range(self._spec.ttt_epochs):
                 for i in range(0, n, self._spec.ttt_batch):
@@ -80,6 +78,16 @@ class Adapter:
                     first, end = dist.share(total)
                     mine = slice(i + first, i + end)
                     self._step(inputs[mine], targets[mine], total)
+
+    def _sequences(self, chunk: ScoredChunk) -> tuple[Tensor, Tensor]:
+        """Inputs and targets [n, context], int64, of the whole sequences in a chunk."""
+        if not isinstance(chunk, ScoredChunk):
+            raise LegalityError(
+                "test-time training", got=type(chunk).__name__, wanted="a ScoredChunk of the ledger"
+            )
+        n = (chunk.end - chunk.start) // self._context
+        tokens = torch.from_numpy(chunk.tokens[: n * self._context + 1].astype("int64"))
+        return tokens[:-1].view(n, self._context), tokens[1:].view(n, self._context)
 
     def _step(self, inputs: Tensor, targets: Tensor, total: int) -> None:
         """One step on the mean loss of ``total`` sequences, of which these [b, T] are ours."""

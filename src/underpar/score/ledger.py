@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from underpar import dist
-from underpar.bits import Score, bits_per_byte
+from underpar.bits import Score
 from underpar.errors import DataError, LegalityError
 
 Span = tuple[int, int]  # positions [first, end)
@@ -95,20 +95,39 @@ class Ledger:
         self._closed = 0  # positions before this one are scored, by some rank
         self._nats, self._bytes = 0.0, 0
 
+    @classmethod
+    def blank(cls, n_targets: int, first: int, vocab_size: int) -> Ledger:
+        """The books of a text that is not known yet, a decoder's: ``commit`` brings the tokens.
+
+        first: the token that the stream begins with. Bytes are not counted.
+        """
+        tokens = np.full(n_targets + 1, first, dtype=np.uint16)
+        ledger = cls(tokens, np.zeros(n_targets, dtype=np.int32), vocab_size)
+        ledger._tokens.flags.writeable = True
+        return ledger
+
     @property
     def n_targets(self) -> int:
         return len(self._tokens) - 1
 
     @property
-    def running_bpb(self) -> float:
-        """Bits per byte of what this rank has committed so far; for progress lines only."""
-        return bits_per_byte(self._nats, self._bytes)
+    def nats(self) -> float:
+        """Of what this rank has committed so far; for progress lines."""
+        return self._nats
 
-    def commit(self, spans: Sequence[Span], logits: Tensor) -> None:
+    @property
+    def bytes(self) -> int:
+        """Of what this rank has committed so far."""
+        return self._bytes
+
+    def commit(
+        self, spans: Sequence[Span], logits: Tensor, tokens: NDArray[np.uint16] | None = None
+    ) -> None:
         """Score the positions of ``spans`` for good.
 
         logits: float [n, V], unnormalised, a row for each position in the order of the spans; they
-        are normalised in float32, and summed in float64. Raises LegalityError for a position that
+        are normalised in float32, and summed in float64. tokens: uint16 [n], the targets, for a
+        ledger that began blank, and for no other. Raises LegalityError for a position that
         is already scored or not in the stream, for rows that are not finite or do not cover the
         alphabet; the books are then unchanged.
         """
@@ -120,11 +139,15 @@ class Ledger:
                 got=f"shape {list(logits.shape)}",
                 wanted=f"[{n}, {self._vocab_size}]: the whole alphabet at each",
             )
-        targets = np.concatenate([self._tokens[first + 1 : end + 1] for first, end in spans])
+        targets = tokens
+        if targets is None:
+            targets = np.concatenate([self._tokens[first + 1 : end + 1] for first, end in spans])
         nll = negative_log_likelihoods(logits, targets)
         row = 0
         for first, end in spans:
             values = nll[row : row + end - first]
+            if tokens is not None:  # numpy refuses where the tokens were known all along
+                self._tokens[first + 1 : end + 1] = tokens[row : row + end - first]
             row += end - first
             self._nll[first:end] = values
             self._nats += float(values.sum(dtype=np.float64))
@@ -147,7 +170,9 @@ class Ledger:
         if not 0 <= start < end <= reached:
             raise _hole(reached, end)
         self._closed, self._open = reached, []
-        return ScoredChunk(start, end, self._tokens[start : end + 1], seal=_SEAL)
+        tokens = self._tokens[start : end + 1].copy()
+        tokens.flags.writeable = False
+        return ScoredChunk(start, end, tokens, seal=_SEAL)
 
     def score(self, seconds: float = 0.0) -> Score:
         """The sum over all ranks. Collective. Not every position needs to be scored by now."""

@@ -1,0 +1,1 @@
+"""Text to few bytes and back, with the distributions that the score is made of."""

@@ -1,0 +1,206 @@
+"""Predict, code, perceive: the one loop that both sides of the text codec run.
+
+An arithmetic coder needs the same integer table on both sides, for every token. A model gives
+floats, and floats depend on how they were computed: nearly every table from one parallel pass over
+a text differs somewhere from the table of a decoder that goes token by token. So the encoder does
+not use the parallel pass. It runs this loop, which is the decoder's: same cache, same batch (padded
+to a multiple of eight, within which CPU kernels give a row the same bits), same order. Encoder and
+decoder differ in one object, the ``Coder``: one knows the next tokens and writes them, the other
+reads them. Neither hands this loop a token before its table is fixed.
+
+Adaptation happens here too, and legally by construction: every token goes through a blank ledger,
+and only its closed chunks are trained on. Text that was decoded is the proof that the encoder
+looked at nothing the decoder did not have.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from underpar import progress
+from underpar.model import GPT
+from underpar.recipe.schema import ScoreSpec
+from underpar.score.adapt import Adapter
+from underpar.score.lanes import in_step, lane_edges
+from underpar.score.ledger import Ledger
+from underpar.score.predictor import Predictor
+from underpar.score.windows import Chunk, Window, WindowPlan
+
+#: CPU kernels give a row of a batch of 8, 16, .. 64 the same bits; of 1, 2 or 7 others.
+ROWS = 8
+
+#: Logits that wait for the ledger, at most: 64 MB.
+_PENDING = 1 << 24
+
+#: float logits [n, V] -> integer cumulative frequencies [n, V + 1], the same on both sides
+Tables = Callable[[Tensor], NDArray[np.int64]]
+
+
+class Shape(NamedTuple):
+    """How a text is laid out: its tokens, its lanes, and a lane's tokens between adaptations."""
+
+    n_targets: int
+    lanes: int
+    chunk: int
+
+
+class Coder(Protocol):
+    """The end of the line: writes the tokens it knows, or reads them."""
+
+    def code(
+        self, lanes: list[int], position: int, cumulative: NDArray[np.int64]
+    ) -> NDArray[np.uint16]:
+        """The tokens [n] that follow ``position`` in these lanes, coded with a table each."""
+        ...
+
+
+@dataclass(frozen=True)
+class Coded:
+    """What went through the loop: each lane's stream, its first token included; nats of it all."""
+
+    lanes: list[NDArray[np.uint16]]
+    nats: float
+
+    @property
+    def tokens(self) -> NDArray[np.uint16]:
+        """The text as one stream, uint16 [n + 1]."""
+        return np.concatenate([self.lanes[0][:1], *(lane[1:] for lane in self.lanes)])
+
+
+class Lockstep:
+    """Model and adapter of one side. They live on from text to text: what was coded is known.
+
+    spec: ``context`` filled in. adapt: train on what has been coded.
+    """
+
+    def __init__(self, model: GPT, spec: ScoreSpec, *, adapt: bool) -> None:
+        assert spec.context
+        self._adapter = Adapter(model, spec) if adapt else None
+        self._model, self._cast = model, _cast(model)
+        self._predictor = Predictor(self._cast, spec.context)
+        self._context, self._stride = spec.context, spec.stride
+
+    def run(
+        self,
+        shape: Shape,
+        first: int,
+        tables: Tables,
+        coder: Coder,
+        task: str = "",
+    ) -> Coded:
+        """Code one text.
+
+        first: the token that every lane begins with. task: name for the progress line.
+        """
+        n_targets = shape.n_targets
+        edges = lane_edges(n_targets, shape.lanes)
+        plans = [WindowPlan(b - a, self._context, self._stride) for a, b in pairwise(edges)]
+        text = _Text(plans, first, self._predictor.vocab_size, tables, coder)
+        size = shape.chunk if self._adapter else n_targets
+        n_chunks = max(plan.n_chunks(size) for plan in plans)
+        clock, done = progress.Clock(), 0
+        for index, parts in in_step(plans, size):
+            for windows in _rounds(parts):
+                done += self._window(text, windows)
+                left = clock.left(done, n_targets)
+                progress.current().update(task, done, n_targets, text.note(done), left)
+            if self._adapter:
+                closed = [
+                    text.ledgers[lane].close_chunk(c.start, c.end) for lane, c in parts.items()
+                ]
+                self._adapter.update(closed, index, n_chunks)
+                self._refresh()
+        return Coded(text.streams, text.nats)
+
+    @torch.no_grad()
+    def _refresh(self) -> None:
+        if self._cast is not self._model:
+            for cast, weight in zip(self._cast.parameters(), self._model.parameters()):
+                cast.copy_(weight)
+
+    def _window(self, text: _Text, windows: Mapping[int, Window]) -> int:
+        """Code the scored positions of one window a lane; returns how many that were."""
+        start, first, _ = next(iter(windows.values()))  # the same for all lanes; only ends differ
+        ids = np.zeros((-(-len(text.streams) // ROWS) * ROWS, first + 1 - start), np.uint16)
+        for lane in windows:
+            ids[lane] = text.streams[lane][start : first + 1]
+        logits = self._predictor.begin(ids)
+        steps = max(window.end for window in windows.values()) - first
+        for position in range(first, first + steps):
+            live = [lane for lane, window in windows.items() if position < window.end]
+            rows = logits[live]
+            tokens = text.coder.code(live, position, text.tables(rows))
+            text.perceive(live, position, rows, tokens)
+            if position + 1 < first + steps:
+                following = np.zeros(len(ids), np.uint16)
+                following[live] = tokens
+                logits = self._predictor.step(following)
+        text.commit()
+        return sum(window.end - window.first for window in windows.values())
+
+
+def _cast(model: GPT) -> GPT:
+    """``model`` with its weights in the dtype they are used in: the same floats, cast once.
+
+    A forward pass casts every weight where it is used. For one token a lane that is a tenth of its
+    time.
+    """
+    if model.compute_dtype == next(model.parameters()).dtype:
+        return model
+    cast = copy.deepcopy(model).requires_grad_(False)
+    for weight in cast.parameters():
+        weight.data = weight.data.to(model.compute_dtype)
+    return cast
+
+
+class _Text:
+    """The streams of a text as far as they are known, and their books."""
+
+    def __init__(
+        self, plans: list[WindowPlan], first: int, vocab: int, tables: Tables, coder: Coder
+    ) -> None:
+        self.tables, self.coder = tables, coder
+        self.streams = [np.full(plan.n_positions + 1, first, np.uint16) for plan in plans]
+        self.ledgers = [Ledger.blank(plan.n_positions, first, vocab) for plan in plans]
+        self._waiting: dict[int, tuple[int, list[Tensor]]] = {}  # lane -> (position, its logits)
+        self._n_waiting = 0
+
+    @property
+    def nats(self) -> float:
+        return sum(ledger.nats for ledger in self.ledgers)
+
+    def note(self, done: int) -> str:
+        return f"{self.nats / done / np.log(2):.3f} bits a token"
+
+    def perceive(
+        self, lanes: list[int], position: int, logits: Tensor, tokens: NDArray[np.uint16]
+    ) -> None:
+        """Now the tokens are known. The ledger gets them, with the logits, in larger pieces."""
+        for lane, row, token in zip(lanes, logits, tokens, strict=True):
+            self.streams[lane][position + 1] = token
+            self._waiting.setdefault(lane, (position, []))[1].append(row)
+        self._n_waiting += logits.numel()
+        if self._n_waiting > _PENDING:
+            self.commit()
+
+    def commit(self) -> None:
+        for lane, (first, rows) in self._waiting.items():
+            end = first + len(rows)
+            tokens = self.streams[lane][first + 1 : end + 1]
+            self.ledgers[lane].commit([(first, end)], torch.stack(rows), tokens)
+        self._waiting, self._n_waiting = {}, 0
+
+
+def _rounds(parts: Mapping[int, Chunk]) -> Iterator[dict[int, Window]]:
+    """The k-th window of every lane's chunk, k by k."""
+    for k in range(max(len(chunk.windows) for chunk in parts.values())):
+        yield {lane: chunk.windows[k] for lane, chunk in parts.items() if k < len(chunk.windows)}

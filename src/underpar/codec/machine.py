@@ -1,0 +1,69 @@
+"""The machine side of the codec: what decides the last bits of a float, and how to hold it still.
+
+Threads, number format and determinism can be set, so the decoder sets them. The version of torch
+and the instruction set cannot: with others the sums differ, the tables differ, and every token
+after the first would be noise. ``refusal`` says so in one line before anything is decoded. Portable
+files (``codec/tables.py``) do not care.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from underpar.codec.blocks import INSTRUCTION_SETS, OTHER, Machine
+
+
+def this_machine(dtype: torch.dtype) -> Machine:
+    """What a file written here depends on; the codec runs on the CPU."""
+    numbers = re.findall(r"\d+", torch.__version__)[:3]
+    major, minor, patch = (int(n) for n in [*numbers, "0", "0", "0"][:3])
+    capability = torch.backends.cpu.get_cpu_capability()
+    return Machine(
+        (major, minor, patch),
+        capability if capability in INSTRUCTION_SETS else OTHER,
+        torch.get_num_threads(),
+        str(dtype).removeprefix("torch."),
+        "cpu",
+    )
+
+
+def refusal(file: Machine, here: Machine) -> str:
+    """Why this machine cannot have the sums of the file's, or "" when it can."""
+    reasons = []
+    if file.torch != here.torch:
+        reasons.append(f"torch {_version(file)}, here {_version(here)}")
+    if file.instruction_set != here.instruction_set:
+        reasons.append(f"instruction set {file.instruction_set}, here {here.instruction_set}")
+    if file.device != here.device:
+        reasons.append(f"device {file.device}, here {here.device}")
+    return "; ".join(reasons)
+
+
+def describe(machine: Machine) -> str:
+    """'torch 2.13.0, AVX512, 2 threads, bfloat16, cpu'"""
+    threads = f"{machine.threads} thread{'s' * (machine.threads != 1)}"
+    return (
+        f"torch {_version(machine)}, {machine.instruction_set}, {threads}, "
+        f"{machine.dtype}, {machine.device}"
+    )
+
+
+@contextmanager
+def held_still(threads: int) -> Iterator[None]:
+    """Thread count and deterministic kernels for the length of the block."""
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(before[1])
+
+
+def _version(machine: Machine) -> str:
+    return ".".join(map(str, machine.torch))
