@@ -11,11 +11,10 @@ import re
 from collections.abc import Mapping
 from html import escape
 
-from underpar.bits import compressed_bpb
 from underpar.errors import UnderparError
 from underpar.report.markup import Material, figure, missing, say, section, table
 from underpar.report.plots import Bar, Part, bar_chart, stacked_bar
-from underpar.report.tables import STAGE_TITLES, verdict
+from underpar.report.tables import STAGE_TITLES, shipped_bpb, verdict
 
 #: What the sections of an artifact hold, and their tones.
 PARTS = {
@@ -188,10 +187,7 @@ def comparison(material: Material) -> str:
         for r in material.rows
     ]
     for name, score in record.stages.items():
-        shipped = None
-        if record.artifact and name != "float":
-            fixed = record.artifact.file_bytes + record.artifact.code_bytes
-            shipped = score.bpb + compressed_bpb(fixed, score.bytes)
+        shipped = shipped_bpb(record, score) if name != "float" else None
         rows.append((f"underpar, {STAGE_TITLES[name]}", "–", _bpb(score.bpb), _bpb(shipped)))
     words = [*verdict(record, material.rows)[1:]]
     words += [f"{r.label}: not measured, {r.missing}." for r in material.rows if r.missing]

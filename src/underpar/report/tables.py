@@ -101,7 +101,7 @@ def comparison_table(record: Record, rows: Sequence[Row], *, markdown: bool = Fa
         for row in rows
     ]
     for stage, score in record.stages.items():
-        shipped = _shipped_bpb(record, score) if stage != "float" else None
+        shipped = shipped_bpb(record, score) if stage != "float" else None
         lines.append([f"underpar, {STAGE_TITLES[stage]}", None, _bpb(score.bpb), _bpb(shipped)])
     headers = ["bits per byte", "alone", "knowing the training text", "everything shipped"]
     missing = [f"{row.label}: not measured, {row.missing}." for row in rows if row.missing]
@@ -135,7 +135,7 @@ def _text_alone(title: str, score: Score, rows: Sequence[Row]) -> str:
 
 
 def _everything_shipped(record: Record, score: Score, rows: Sequence[Row]) -> str:
-    ours = _shipped_bpb(record, score)
+    ours = shipped_bpb(record, score)
     theirs = {row.name: bpb for row in rows if (bpb := row.alone_bpb) is not None}
     if ours is None or not theirs or record.artifact is None:
         return ""
@@ -165,7 +165,7 @@ def _check_same_text(record: Record, rows: Sequence[Row]) -> None:
                 )
 
 
-def _shipped_bpb(record: Record, score: Score) -> float | None:
+def shipped_bpb(record: Record, score: Score) -> float | None:
     """(artifact + code + coded text) * 8 / bytes, the tokenizer inside the artifact included."""
     if record.artifact is None:
         return None
