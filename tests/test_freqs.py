@@ -42,9 +42,9 @@ def test_the_integers_are_a_contract():
     """A change of these is a change of format: bump the version of the text format."""
     p = np.array([[0.5, 0.25, 0.25], [0.0, 1.0, 0.0], [0.1, 0.2, 0.7]], np.float32)
     assert freqs.from_probabilities(p).tolist() == [
-        [8388608, 4194304, 4194304],
-        [1, 16777214, 1],
-        [1677722, 3355443, 11744051],
+        [2147483648, 1073741824, 1073741824],
+        [1, 4294967294, 1],
+        [429496736, 858993472, 3006477088],
     ]
 
 
@@ -53,7 +53,8 @@ def test_a_float32_is_rounded_once():
     few = np.linspace(0.26, 0.49, 50, dtype=np.float32)
     p = np.stack([few, 1 - few, np.zeros_like(few)], axis=1)
     table = freqs.from_probabilities(p)[:, 0]
-    assert table.tolist() == [math.floor(Fraction(float(x)) * (ROW_TOTAL - 3)) + 1 for x in few]
+    exact = [math.floor(Fraction(float(x)) * (ROW_TOTAL - 3)) + 1 for x in few]
+    assert table.tolist() == exact
     assert (table != np.floor(few * np.float32(ROW_TOTAL - 3)) + 1).any()
 
 
@@ -75,7 +76,7 @@ def test_rounding_costs_next_to_nothing():
     entropy = -(p * np.log2(p)).sum()
     cross_entropy = -(p * np.log2(q)).sum()
     assert 2 < entropy / 200 < 8  # bits a symbol: about what a language model sees
-    assert entropy < cross_entropy < 1.0005 * entropy
+    assert entropy < cross_entropy < 1.00001 * entropy
 
 
 def test_cumulative_sums():

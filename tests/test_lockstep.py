@@ -24,6 +24,7 @@ from underpar.codec.session import Session
 from underpar.codec.tables import float_tables
 from underpar.data.tokenizer import ByteTokenizer
 from underpar.data.validation import ValidationSet
+from underpar.entropy.range_coder import TOTAL
 from underpar.recipe.schema import ModelSpec
 from underpar.score.lanes import cut, fitted
 from underpar.score.scorer import score, score_model
@@ -45,7 +46,7 @@ class Watching:
         for lane, row, token in zip(lanes, cumulative, tokens, strict=True):
             self.asked.append((position, lane))
             self.tables[lane, position] = row
-            self.bits -= np.log2((int(row[token + 1]) - int(row[token])) / (1 << 24))
+            self.bits -= np.log2((int(row[token + 1]) - int(row[token])) / TOTAL)
         return tokens
 
 

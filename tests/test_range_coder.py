@@ -138,7 +138,7 @@ def test_the_emitted_bytes_are_a_contract():
     sums = np.tile(freqs.cumulative(np.array([[TOTAL - 3000, 2000, 999, 1]])), (12, 1))
     encoder = Encoder()
     encode_rows(encoder, sums, np.array([0, 1, 3, 0, 0, 2, 0, 3, 3, 1, 0, 0]))
-    assert encoder.finish().hex() == "fff0602dc6bf48e85e684248614c"
+    assert encoder.finish().hex() == "fffff060002dc6bfff48dd3b217f0275ffffffff"
 
 
 MIDDLE = TOTAL // 2

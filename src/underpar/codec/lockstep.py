@@ -28,6 +28,7 @@ from torch import Tensor
 
 from underpar import progress
 from underpar.model import GPT
+from underpar.model.layers import Linear, Table
 from underpar.recipe.schema import ScoreSpec
 from underpar.score.adapt import Adapter
 from underpar.score.lanes import in_step, lane_edges
@@ -149,16 +150,17 @@ class Lockstep:
 
 
 def _cast(model: GPT) -> GPT:
-    """``model`` with its weights in the dtype they are used in: the same floats, cast once.
+    """``model`` with its matrices in the dtype they are used in: the same floats, cast once.
 
-    A forward pass casts every weight where it is used. For one token a lane that is a tenth of its
+    A forward pass casts every matrix where it is used. For one token a lane that is a tenth of its
     time.
     """
-    if model.compute_dtype == next(model.parameters()).dtype:
+    if model.compute_dtype == model.core(0).attn.proj.weight.dtype:
         return model
     cast = copy.deepcopy(model).requires_grad_(False)
-    for weight in cast.parameters():
-        weight.data = weight.data.to(model.compute_dtype)
+    for module in cast.modules():
+        if isinstance(module, Linear | Table):
+            module.weight.data = module.weight.data.to(model.compute_dtype)
     return cast
 
 

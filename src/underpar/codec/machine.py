@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch.utils import deterministic
 
 from underpar.codec.blocks import INSTRUCTION_SETS, OTHER, Machine
 
@@ -54,15 +55,22 @@ def describe(machine: Machine) -> str:
 
 @contextmanager
 def held_still(threads: int) -> Iterator[None]:
-    """Thread count and deterministic kernels for the length of the block."""
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    """Thread count and deterministic kernels for the length of the block.
+
+    The switch would also fill every new tensor with NaN, in case somebody reads what nobody wrote;
+    that finds bugs, changes no result and takes a sixth of an adaptation step.
+    """
+    threads_before, flag = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    fill = deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
+    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1])
+        torch.set_num_threads(threads_before)
+        torch.use_deterministic_algorithms(flag)
+        deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
 
 
 def _version(machine: Machine) -> str:

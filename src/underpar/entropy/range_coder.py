@@ -19,11 +19,12 @@ Lockstep. The decoder asks "which symbol owns this point?" of a table it has mad
 that differs moves every later boundary, and all symbols after it are noise, silently. So both ends
 must build the same integers from the same past: same code, same order, same batch shapes.
 
-Loss. Boundaries are rounded down to whole units: ``below * range >> 24``. A piece has at least
-2**24 units (range >= 2**48, total 2**24), so losing less than one costs under 2**-24 of it: below
-1e-7 bits a symbol. The end costs up to 2 bytes. What remains is the rounding of probabilities to
-24 bits, see ``freqs.from_probabilities``. As the last piece ends exactly where ``range`` ends, no
-number is without an owner, and any bytes decode to some symbols.
+Loss. Boundaries are rounded down to whole units: ``below * range >> 32``. A piece has at least
+2**16 units (range >= 2**48, total 2**32), so losing less than one costs under 2**-16 of it, at the
+rarest symbol; for a likely one nothing that could be measured. The end costs up to 2 bytes. What
+remains is the rounding of probabilities to 32 bits, see ``freqs.from_probabilities``. As the last
+piece ends exactly where ``range`` ends, no number is without an owner, and any bytes decode to some
+symbols.
 
 Stream: 16-bit big-endian words, then 0 to 2 bytes. Bytes beyond the end read as zero.
 """
@@ -39,7 +40,7 @@ from numpy.typing import NDArray
 from underpar.errors import ArtifactError
 
 #: Frequencies of a symbol's table sum to TOTAL = 2**PRECISION.
-PRECISION = 24
+PRECISION = 32
 TOTAL = 1 << PRECISION
 
 #: Between symbols, LEAST <= range <= WHOLE.

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from underpar.model.layers import Linear, Table
+from underpar.model.layers import Linear, Table, blend, scaled
 from underpar.model.roles import Role, parameter
 from underpar.recipe.schema import ModelSpec
 
@@ -59,7 +59,7 @@ class BigramHash(nn.Module):
         x = self.embed(bigram_rows(ids, self.buckets, previous)).to(dtype)
         if self.proj is not None:
             x = self.proj(x)
-        return self.scale.to(dtype) * x
+        return scaled(x, self.scale)
 
 
 class SmearGate(nn.Module):
@@ -75,5 +75,5 @@ class SmearGate(nn.Module):
     def forward(self, x: Tensor, before: Tensor | None) -> Tensor:
         first = torch.zeros_like(x[:, :1]) if before is None else before[:, None]
         shifted = torch.cat((first, x[:, :-1]), dim=1)
-        g = torch.sigmoid(self.gate.to(x.dtype))
-        return (1 - g) * x + g * shifted
+        g = torch.sigmoid(self.gate)
+        return blend(x, 1 - g, shifted, g)

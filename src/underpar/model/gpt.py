@@ -25,7 +25,16 @@ from underpar.model.attention import Attention, Rotation, rotation
 from underpar.model.cache import Cache
 from underpar.model.embedding import BigramHash, SmearGate
 from underpar.model.init import initialise
-from underpar.model.layers import ACTIVATIONS, MLP, Linear, Norm, Table, rms_norm
+from underpar.model.layers import (
+    ACTIVATIONS,
+    MLP,
+    Linear,
+    Norm,
+    Table,
+    blend,
+    rms_norm,
+    scaled,
+)
 from underpar.model.roles import Role, parameter
 from underpar.recipe.schema import ModelSpec
 
@@ -58,10 +67,9 @@ class Block(nn.Module):
         self, x: Tensor, x0: Tensor, core: Any, tables: Rotation, cache: Cache | None, slot: int
     ) -> Tensor:
         """x, x0 [B, T, D]: residual stream and embedding. core: owner of ``attn`` and ``mlp``."""
-        mix = self.resid_mix.to(x.dtype)
-        x = mix[0] * x + mix[1] * x0
-        x = x + self.attn_scale.to(x.dtype) * core.attn(self._normed(x), tables, cache, slot)
-        return x + self.mlp_scale.to(x.dtype) * core.mlp(self._normed(x))
+        x = blend(x, self.resid_mix[0], x0, self.resid_mix[1])
+        x = x + scaled(core.attn(self._normed(x), tables, cache, slot), self.attn_scale)
+        return x + scaled(core.mlp(self._normed(x)), self.mlp_scale)
 
     def _normed(self, x: Tensor) -> Tensor:
         normed = rms_norm(x, self.eps)
@@ -148,10 +156,11 @@ class GPT(nn.Module):
 
     def join(self, x: Tensor, skip: Tensor, step: int) -> Tensor:
         """Mix a skip into the stream before decoder step ``step``: a sum, or a learned lerp."""
-        skip = self.skip_weights[step].to(x.dtype) * skip
+        skip = scaled(skip, self.skip_weights[step])
         if self.skip_gates is None:
             return x + skip
-        return torch.lerp(skip, x, torch.sigmoid(self.skip_gates[step].to(x.dtype)))
+        g = torch.sigmoid(self.skip_gates[step])
+        return blend(skip, 1 - g, x, g)
 
     def head(self, x: Tensor) -> Tensor:
         """x [B, T', D] -> logits in (-softcap, softcap), float32 (of a float64 model: float64)."""

@@ -224,7 +224,12 @@ def demo() -> Recipe:
             compressor="rans",
         ),
         score=ScoreSpec(
-            stride=64, ttt_optimizer="adamw", ttt_lr=1e-3, ttt_epochs=2, ttt_chunk=1024, ttt_batch=4
+            stride=128,
+            ttt_optimizer="adamw",
+            ttt_lr=1e-3,
+            ttt_epochs=2,
+            ttt_chunk=1024,
+            ttt_batch=4,
         ),
         budget=Budget(bytes=1_500_000),
     )

@@ -117,6 +117,6 @@ def frozen_parts(spec: ModelSpec, n_blocks: int) -> list[list[str]]:
 def _optimizer(parameters: list[torch.nn.Parameter], spec: ScoreSpec) -> torch.optim.Optimizer:
     if spec.ttt_optimizer == "adamw":
         return torch.optim.AdamW(
-            parameters, lr=spec.ttt_lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0
+            parameters, lr=spec.ttt_lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, fused=True
         )
     return torch.optim.SGD(parameters, lr=spec.ttt_lr, momentum=spec.ttt_momentum)

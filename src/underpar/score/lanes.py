@@ -29,7 +29,7 @@ from underpar.score.windows import Chunk, WindowPlan
 LEAST_TOKENS = 2048
 
 #: Lanes at most. More would decode faster yet, but adapt later, and lose more context at the cuts.
-MOST_ADAPTING, MOST_FIXED = 48, 64
+MOST_ADAPTING, MOST_FIXED = 32, 64
 
 #: With fewer chunks in a text there is no adapting to speak of.
 LEAST_CHUNKS = 8
