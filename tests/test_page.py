@@ -21,6 +21,7 @@ from tests.test_curves import stream
 from underpar.artifact.budget import account
 from underpar.artifact.pack import file_sha256
 from underpar.bits import LN2, Score
+from underpar.codec.prove import Proof
 from underpar.data.tokenizer import ByteTokenizer
 from underpar.data.validation import ValidationSet
 from underpar.recipe.schema import Recipe
@@ -42,6 +43,7 @@ SECTIONS = (
     "What quantization lost",
     "Document by document",
     "Where it is surprised",
+    "The proof",
     "Against general compressors",
     "Scores",
     "Commands",
@@ -105,6 +107,19 @@ def losses(data: ValidationSet, bits: float, seed: int) -> np.ndarray:
     return spread.astype(np.float32)
 
 
+def proven(score: Score) -> dict[str, object]:
+    return Proof(
+        claim=score,
+        coded_bits=4321,
+        file_bytes=600,
+        lanes=0,
+        adapts=True,
+        text_same=True,
+        encode_seconds=1.0,
+        decode_seconds=2.0,
+    ).to_json()
+
+
 def make(run: Path, texts: Sequence[str], model: Path | None = None) -> Made:
     data = stream(*texts)
     stages = {"quantized": 2.5, "sliding": 2.4, "ttt": 1.9}
@@ -121,6 +136,7 @@ def make(run: Path, texts: Sequence[str], model: Path | None = None) -> Made:
               "missing": "package <zpaq> is not installed"}  # fmt: skip
     record = record.with_diagnostic("quantization_error", errors)
     record = record.with_diagnostic("compressors", [row, absent])
+    record = record.with_diagnostic("proof", proven(record.stages["ttt"]))
     run.mkdir(exist_ok=True)
     if model:
         shutil.copy(model, run / "model.upar")
@@ -166,6 +182,18 @@ def test_the_numbers_are_the_records(made: Made) -> None:
     assert ">1.23<" in errors
     assert ">4.56<" in errors
     assert "0.78%" in errors
+
+
+def test_the_proof_is_the_records(made: Made) -> None:
+    section = made.page().section("The proof")
+    bits = made.record.stages["ttt"].nats / LN2
+    assert f"<td>{bits:,.0f}</td>" in section
+    assert "<td>4,321</td>" in section
+    assert "600 bytes" in section
+    assert f"{100 * (4321 / bits - 1):+.4f} %" in section
+    assert "NOT proven" in section  # far from the claim
+    made.record.with_diagnostic("proof", {"holds": True}).write(made.run / "record.json")
+    assert "cannot be read" in made.page().section("The proof")
 
 
 def test_sizes_of_the_parts_add_up(made: Made) -> None:

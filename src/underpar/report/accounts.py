@@ -165,6 +165,40 @@ def scores(material: Material) -> str:
     )
 
 
+def proof(material: Material) -> str:
+    """What the codec made of the held-out text, if somebody had it proven."""
+    title, kept = "The proof", material.record.diagnostics.get("proof")
+    if not isinstance(kept, dict):
+        return section(title, missing("Not proven yet; the command below does it."))
+    try:
+        lanes = f"in {kept['lanes']} lanes" if kept["lanes"] else "by the exact schedule"
+        how = f"{lanes}, {'adapting' if kept['adapts'] else 'not adapting'}"
+        rows = [
+            ("claimed", f"{kept['claimed_bits']:,.0f}", f"{kept['claim']['bpb']:.5f}"),
+            (
+                "coded",
+                f"{kept['coded_bits']:,}",
+                f"{kept['coded_bits'] / kept['claim']['bytes']:.5f}",
+            ),
+        ]
+        found = (
+            f"{'The same' if kept['text_same'] else 'Another'} text came back from "
+            f"{kept['file_bytes']:,} bytes, in a process that had the model and nothing else: "
+            f"{100 * kept['difference']:+.4f} % from the claim. "
+            f"Coded {how}, {kept['encode_seconds']:.0f} s there and "
+            f"{kept['decode_seconds']:.0f} s back."
+        )
+        holds = bool(kept["holds"])
+    except (KeyError, TypeError, ValueError):
+        return section(title, missing("The record's proof cannot be read."))
+    return section(
+        title,
+        say("Proven: the text was decoded." if holds else "NOT proven."),
+        table(["", "bits", "bits per byte"], rows),
+        f'<p class="note">{escape(found)}</p>',
+    )
+
+
 def comparison(material: Material) -> str:
     """General compressors on the same text: as bars and as a table, under both accountings."""
     title, record = "Against general compressors", material.record

@@ -73,6 +73,7 @@ def render(material: Material) -> str:
         pictures.documents(material),
     ]
     below = [
+        accounts.proof(material),
         accounts.comparison(material),
         accounts.scores(material),
         _commands(material),
