@@ -64,13 +64,14 @@ def _caption(result: Facts) -> str:
 
 
 def _speeds(result: Facts) -> str:
-    headers = ["tokens/s", "tokens", "lanes", "there", "back", "adapting: there", "back"]
+    headers = ["tokens/s", "tokens", "lanes", "there", "back", "adapting: lanes", "there", "back"]
     rows = []
     for kind in result["kinds"].values():
-        plain, adapting = kind["underpar"]
-        ways = [_speed(facts, way) for facts in (plain, adapting) for way in WAYS]
-        lanes = ", ".join(str(n) for n in dict.fromkeys(adapting["lanes"]))
-        rows.append([kind["title"], f"{adapting['tokens']:,}", lanes, *ways])
+        row = [kind["title"], f"{kind['underpar'][-1]['tokens']:,}"]
+        for facts in kind["underpar"]:
+            lanes = dict.fromkeys(facts["lanes"]) if facts["tokens"] else ()
+            row += [", ".join(map(str, lanes)), *(_speed(facts, way) for way in WAYS)]
+        rows.append(row)
     return render(headers, rows, markdown=True)
 
 
