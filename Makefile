@@ -18,7 +18,7 @@ help: ## this list
 
 .venv: .venv/installed ## create the environment with the tested versions
 
-demo: .venv/installed ## train, quantize, pack and score a model of real text (about 12 minutes)
+demo: .venv/installed ## train, quantize, pack and score a model of real text (about 14 minutes)
 	$(BIN)/python -m underpar demo
 
 test: .venv/installed ## the fast test suite
