@@ -21,7 +21,7 @@ COMMANDS = {
     (): (
         *("demo", "train", "pack", "score", "data", "recipes"),
         *("compress", "decompress", "info", "prove", "sample"),
-        *("report", "compare", "leaderboard"),
+        *("report", "compare", "leaderboard", "submit", "seeds"),
     ),
     ("data",): ("build", "download", "info"),
     ("recipes",): ("list", "show", "from-env"),

@@ -17,18 +17,19 @@ from torch import Tensor
 
 from underpar import bundle, dist, progress, storage
 from underpar.artifact import codecs
-from underpar.artifact.budget import account
+from underpar.artifact.budget import Account, account
 from underpar.artifact.layout import Stored
 from underpar.artifact.pack import file_sha256, pack
 from underpar.bits import Score
 from underpar.data.build import Dataset, build_for, open_dataset
 from underpar.data.loader import make_loader
 from underpar.errors import DataError
+from underpar.grid.tensors import QuantizedModel
 from underpar.model import GPT
 from underpar.quant.qat import install
 from underpar.quant.quantize import quantize
 from underpar.recipe.load import digest, to_json
-from underpar.recipe.schema import Recipe
+from underpar.recipe.schema import QuantSpec, Recipe
 from underpar.report.curves import save_losses
 from underpar.report.record import ArtifactFacts, DataFacts, Record, TrainFacts
 from underpar.score.scorer import Stage, score, score_model
@@ -160,16 +161,38 @@ def write_float(model: GPT, recipe: Recipe, dataset: Dataset, out: Path) -> None
 def write_quantized(
     model: GPT, recipe: Recipe, dataset: Dataset, out: Path, record: Record
 ) -> Record:
-    """Quantize, pack and count model.upar. BudgetError when code plus file are over the cap.
+    """Quantize, pack and count model.upar. BudgetError when code plus file are over the cap."""
+    path = out / "model.upar"
+    quantized, counted, spec = fitted(
+        model, recipe, dataset, path, bundle.code_bytes(), bundle.CODE_METHOD
+    )
+    facts = ArtifactFacts(
+        file_bytes=counted.file_bytes,
+        code_bytes=counted.code_bytes,
+        code_method=counted.code_method,
+        total_bytes=counted.total,
+        budget_bytes=recipe.budget.bytes,
+        sha256=file_sha256(path),
+    )
+    errors = {error.path: error.relative_error for error in quantized.errors}
+    record = record.with_artifact(facts).with_diagnostic("quantization_error", errors)
+    return save(record.with_diagnostic("matrix_k", spec.matrix_k), out)
+
+
+def fitted(
+    model: GPT, recipe: Recipe, dataset: Dataset, path: Path, code: int, method: str
+) -> tuple[QuantizedModel, Account, QuantSpec]:
+    """Quantize and pack to ``path``; how that was done, and the account with ``code`` bytes of code.
 
     A file that is over by a little, and whose steps follow the rows' deviations, is quantized again
-    with steps just wide enough: a trained model is not lost over the last kilobyte.
+    with steps just wide enough: a trained model is not lost over the last kilobyte. Raises
+    BudgetError when code plus file are over the cap all the same.
     """
-    path, spec = out / "model.upar", recipe.quant
+    spec = recipe.quant
     for tries_left in (2, 1, 0):
         quantized = quantize(model, spec, calibration(recipe, dataset))
         _pack(path, quantized, model, recipe, dataset, spec.compressor)
-        counted = account(path, recipe.budget, bundle.code_bytes(), bundle.CODE_METHOD)
+        counted = account(path, recipe.budget, code, method)
         factor = counted.k_factor
         if factor == 1 or factor > WIDEST_FIT or spec.clip != "std" or not tries_left:
             break
@@ -185,17 +208,7 @@ def write_quantized(
     for line in counted.table():
         progress.current().line(line)
     counted.require()
-    facts = ArtifactFacts(
-        file_bytes=counted.file_bytes,
-        code_bytes=counted.code_bytes,
-        code_method=counted.code_method,
-        total_bytes=counted.total,
-        budget_bytes=recipe.budget.bytes,
-        sha256=file_sha256(path),
-    )
-    errors = {error.path: error.relative_error for error in quantized.errors}
-    record = record.with_artifact(facts).with_diagnostic("quantization_error", errors)
-    return save(record.with_diagnostic("matrix_k", spec.matrix_k), out)
+    return quantized, counted, spec
 
 
 def calibration(recipe: Recipe, dataset: Dataset) -> Iterator[Tensor]:

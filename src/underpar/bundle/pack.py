@@ -17,9 +17,11 @@ from __future__ import annotations
 
 import ast
 import base64
+import io
 import json
 import lzma
 import re
+import tokenize
 from functools import cache
 from pathlib import Path
 
@@ -93,9 +95,64 @@ def narrow(tree: ast.Module) -> str:
     return narrowed if same else text  # not the same when a string spans lines
 
 
+def tight(text: str) -> str:
+    """The source without the spaces that only readers need, and without blank lines."""
+    lines = [line for line in narrow(ast.parse(text)).split("\n") if line]
+    out = "\n".join(
+        line[: len(line) - len(line.lstrip())] + _squeezed(line.lstrip()) for line in lines
+    )
+    same = ast.dump(ast.parse(out)) == ast.dump(ast.parse(text))
+    return out + "\n" if same else text  # not the same when a string spans lines
+
+
+def _squeezed(line: str) -> str:
+    """One logical line, outside its strings without spaces but between words."""
+    try:
+        tokens = list(tokenize.generate_tokens(io.StringIO(line).readline))
+    except (tokenize.TokenError, SyntaxError):
+        return line
+    out, end, depth = "", 0, 0
+    for token in tokens:
+        start = token.start[1]
+        if token.type in (tokenize.NEWLINE, tokenize.ENDMARKER) or token.start[0] > 1:
+            break
+        gap = line[end:start]
+        words = out[-1:].isidentifier() or out[-1:].isdigit()
+        needed = words and (token.string[:1].isidentifier() or token.string[:1].isdigit())
+        out += (gap if depth else " " if gap and needed else "") + line[start : token.end[1]]
+        end = token.end[1]
+        name = tokenize.tok_name[token.type]  # f-strings have tokens of their own from 3.12 on
+        depth += (name == "FSTRING_START") - (name == "FSTRING_END")
+    return _bare(out)
+
+
+def _bare(line: str) -> str:
+    """Without the brackets around a tuple that is assigned or returned."""
+    found = re.match(r"(.*?=|return|yield|for [\w,]+ in) ?\((.+)\)(:?)$", line)
+    if not found:
+        return line
+    space = "" if found[1].endswith("=") else " "
+    bare = f"{found[1]}{space}{found[2]}{found[3]}"
+    try:
+        same = ast.dump(ast.parse(_whole(line))) == ast.dump(ast.parse(_whole(bare)))
+    except SyntaxError:
+        return line
+    return bare if same else line
+
+
+def _whole(line: str) -> str:
+    """A line that may stand in a function only, as a module."""
+    return f"def f():\n {line}{' pass' if line.endswith(':') else ''}"
+
+
 def stripped(text: str) -> ast.Module:
     """The source without comments, docstrings, blank lines, function annotations."""
-    return _Strip().visit(ast.parse(text))
+    return strip(ast.parse(text))
+
+
+def strip(tree: ast.Module) -> ast.Module:
+    """The tree, in place, without what the interpreter does not need."""
+    return _Strip().visit(tree)
 
 
 class _Strip(ast.NodeTransformer):
@@ -130,7 +187,7 @@ class _Strip(ast.NodeTransformer):
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
         """``x: int = 3`` in a function is ``x = 3``; elsewhere the annotation may be looked at."""
         self.generic_visit(node)
-        if not self._in_function or not isinstance(node.target, ast.Name):
+        if not self._in_function:
             return node
         if node.value is None:
             return None

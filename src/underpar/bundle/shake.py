@@ -21,7 +21,7 @@ IMPORTS = (ast.Import, ast.ImportFrom)
 
 def shake(modules: Mapping[str, ast.Module], entry: str, root: str) -> None:
     """Remove, in place, what ``root`` of module ``entry`` cannot reach."""
-    scopes = {name: _Scope(name, tree, modules) for name, tree in modules.items()}
+    scopes = {name: Scope(name, tree, modules) for name, tree in modules.items()}
     reach = _Reach(scopes)
     reach.refer(entry, root)
     for scope in scopes.values():
@@ -32,7 +32,7 @@ def shake(modules: Mapping[str, ast.Module], entry: str, root: str) -> None:
         scope.tree.body = [n for node in scope.tree.body for n in reach.shaken(node, scope)]
 
 
-class _Scope:
+class Scope:
     """A module's names: what it defines, and what its imports (anywhere in it) stand for."""
 
     def __init__(self, name: str, tree: ast.Module, modules: Mapping[str, ast.Module]) -> None:
@@ -63,11 +63,11 @@ class _Scope:
 class _Reach:
     """Definitions and method names reached so far."""
 
-    def __init__(self, scopes: Mapping[str, _Scope]) -> None:
+    def __init__(self, scopes: Mapping[str, Scope]) -> None:
         self._scopes = scopes
         self._names: set[tuple[str, str]] = set()  # (module, name), imports included
         self._kept: set[ast.stmt] = set()
-        self._classes: list[tuple[ast.ClassDef, _Scope]] = []
+        self._classes: list[tuple[ast.ClassDef, Scope]] = []
         self._attributes: set[str] = set()
 
     def refer(self, module: str, name: str) -> None:
@@ -88,7 +88,7 @@ class _Reach:
                 )
             self.read(node, scope)
 
-    def read(self, node: ast.AST, scope: _Scope) -> None:
+    def read(self, node: ast.AST, scope: Scope) -> None:
         """Follow every reference in ``node``."""
         for part in ast.walk(node):
             if isinstance(part, ast.Name):
@@ -119,7 +119,7 @@ class _Reach:
             return False
         return node.name.startswith("__") or node.name in self._attributes
 
-    def shaken(self, node: ast.stmt, scope: _Scope) -> list[ast.stmt]:
+    def shaken(self, node: ast.stmt, scope: Scope) -> list[ast.stmt]:
         """The statement without what was not reached: itself, or nothing."""
         if isinstance(node, IMPORTS):
             future = isinstance(node, ast.ImportFrom) and node.module == "__future__"
@@ -133,7 +133,7 @@ class _Reach:
             node.body = kept or [ast.Pass()]
         return [node]
 
-    def _module(self, value: ast.expr, scope: _Scope) -> str | None:
+    def _module(self, value: ast.expr, scope: Scope) -> str | None:
         """The module that an expression names, if it does."""
         if isinstance(value, ast.Name):
             return scope.modules.get(value.id)
@@ -142,7 +142,7 @@ class _Reach:
             return inner if inner in self._scopes else None
         return None
 
-    def _is_framework(self, node: ast.ClassDef, scope: _Scope) -> bool:
+    def _is_framework(self, node: ast.ClassDef, scope: Scope) -> bool:
         """Whether it has a base that the modules do not define; ABC calls nothing by itself."""
         names = [base.id if isinstance(base, ast.Name) else "" for base in node.bases]
         own = scope.defines.keys() | scope.imported.keys() | {"ABC"}

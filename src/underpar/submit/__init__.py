@@ -1,0 +1,1 @@
+"""From finished runs to a folder that can be handed in."""
