@@ -20,6 +20,7 @@ from typing import Any
 from underpar import dist, progress, storage
 from underpar.artifact.pack import file_sha256
 from underpar.bits import Score
+from underpar.bundle.labels import score_line, size_lines
 from underpar.data.build import Dataset
 from underpar.data.loader import Loader, make_loader
 from underpar.errors import UnderparError
@@ -79,31 +80,23 @@ def frozen_recipe(environment: Mapping[str, str]) -> Recipe:
 def run(recipe: Recipe, out: Path, environment: Mapping[str, str]) -> None:
     """The trunk: text, weights, file, bits. Collective."""
     tokenizer = environment.get("TOKENIZER_PATH")
-    folder = data_folder(recipe, environment)
+    folder, say = data_folder(recipe, environment), progress.current().line
     dataset = prepare(recipe, out, folder, Path(tokenizer) if tokenizer else None)
     model = GPT(recipe.model, seed=recipe.seed).to(dist.device())
     trained = fit(model, recipe, dataset)
-    validation, scores = dataset.validation(), {}
+    validation, average, scores = dataset.validation(), recipe.train.average, {}
     scores["float"] = score_model(model, recipe.score, validation, "plain").score
-    say_score("pre-quantization post-ema", scores["float"])
+    say(score_line("float", average, scores["float"]))
     path, code = out / "model.upar", CODE_BYTES or Path(__file__).stat().st_size
     counted = fitted(model, recipe, dataset, path, code, "this file")[1]
-    kind = f"int{recipe.quant.matrix_bits}"
-    for what, size in (
-        ("Code size", code),
-        (f"Serialized model {kind}+{recipe.quant.compressor}", counted.file_bytes),
-        (f"Total submission size {kind}+{recipe.quant.compressor}", counted.total),
-    ):
-        progress.current().line(f"{what}: {size} bytes")
-    stages: list[tuple[str, Stage, str]] = [
-        ("quantized", "plain", f"final_{kind}_roundtrip_exact"),
-        ("sliding", "sliding", "quantized_sliding_window"),
-    ]
+    for line in size_lines(recipe.quant.compressor, code, counted.total - code):
+        say(line)
+    stages: list[tuple[str, Stage]] = [("quantized", "plain"), ("sliding", "sliding")]
     if recipe.score.ttt:
-        stages.append(("ttt", "ttt", "legal_ttt_exact"))
-    for name, how, label in stages:
+        stages.append(("ttt", "ttt"))
+    for name, how in stages:
         scores[name] = score(path, validation, how).score
-        say_score(label, scores[name])
+        say(score_line(name, average, scores[name]))
     record = {
         "name": recipe.name,
         "seed": recipe.seed,
@@ -112,7 +105,7 @@ def run(recipe: Recipe, out: Path, environment: Mapping[str, str]) -> None:
         "seconds": trained.seconds,
         "losses": trained.losses,
         "code_bytes": code,
-        "file_bytes": counted.file_bytes,
+        "file_bytes": path.stat().st_size,
         "sha256": file_sha256(path),
         "stages": {name: result.to_json() for name, result in scores.items()},
     }
@@ -150,11 +143,3 @@ def fit(model: GPT, recipe: Recipe, dataset: Dataset) -> TrainResult:
     if result.stop_reason == "interrupted":
         raise KeyboardInterrupt
     return result
-
-
-def say_score(label: str, result: Score) -> None:
-    """A line in the field's format; the last one's eight decimals are the headline."""
-    progress.current().line(
-        f"{label} val_loss:{result.nats_per_token:.8f} val_bpb:{result.bpb:.8f} "
-        f"eval_time:{1000 * result.seconds:.0f}ms"
-    )

@@ -16,7 +16,9 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Collection
+from itertools import takewhile
 
+from underpar.bundle.calls import Callee, Substitute, take_out
 from underpar.bundle.nodes import walk
 from underpar.bundle.shake import FUNCTIONS
 from underpar.bundle.shortcuts import needless, shortcuts
@@ -24,6 +26,9 @@ from underpar.recipe.schema import Recipe
 
 #: Errors about the recipe or the artifact.
 TRUSTED = ("RecipeError", "ArtifactError")
+
+#: Functions that refuse what does not come from the recipe alone: the number of processes.
+OUTSIDE = ("micro_steps",)
 
 #: What log lines about progress and hardships begin with; the published formats stay.
 _CHATTER = re.compile(r"f?'(training in|calibrated|gptq:|test-time training:|data:|train)")
@@ -38,6 +43,7 @@ def assume(tree: ast.Module, recipe: Recipe) -> None:
     """
     for text in shortcuts(recipe):
         _shorten(tree, ast.parse(text), needless(recipe))
+    _no_cache(tree)
     errors = _errors(tree)
     tree.body = _Trusting(errors, set()).block(tree.body)
     if recipe.quant.compressor != "rans":
@@ -46,6 +52,22 @@ def assume(tree: ast.Module, recipe: Recipe) -> None:
     functions = [n for n in walk(tree) if isinstance(n, FUNCTIONS) and _CHECKS.match(n.name)]
     checks = {f.name for f in functions} - {f.name for f in functions if _matters(f)}
     tree.body = _Trusting(errors, checks).block(tree.body)
+
+
+def _no_cache(tree: ast.Module) -> None:
+    """Nothing is decoded step by step: a ``cache`` is None, and goes with its ``slot``."""
+    for node in walk(tree):
+        if isinstance(node, ast.Call):
+            node.args = list(takewhile(lambda a: ast.unparse(a) != "cache", node.args))
+            node.keywords = [k for k in node.keywords if k.arg != "cache"]
+    for node in walk(tree):
+        if isinstance(node, FUNCTIONS):
+            function = Callee(node)
+            for arg in [*node.args.args, *node.args.kwonlyargs]:
+                if arg.arg in ("cache", "slot"):
+                    take_out(function, arg)
+                    nothing = Substitute({arg.arg: ast.Constant(None)})
+                    node.body = [nothing.visit(part) for part in node.body]
 
 
 def _no_rans(tree: ast.Module) -> None:
@@ -136,10 +158,10 @@ def _merged(old: ast.stmt, new: ast.stmt) -> ast.stmt:
 
 def _errors(tree: ast.Module) -> dict[str, str]:
     """Name of a class, or of a function that makes one -> the error that it stands for."""
-    found = {}
+    found: dict[str, str] = {}
     for node in walk(tree):
         if isinstance(node, ast.ClassDef):
-            if any(ast.unparse(base) in found for base in node.bases):
+            if any(base in {"Exception", *found} for base in map(ast.unparse, node.bases)):
                 found[node.name] = node.name
         elif isinstance(node, FUNCTIONS) and node.returns is not None:
             made = ast.unparse(node.returns)
@@ -163,6 +185,13 @@ class _Trusting(ast.NodeTransformer):
 
     def __init__(self, errors: dict[str, str], checks: set[str]) -> None:
         self._errors, self._checks = errors, checks
+        self._outside = False
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        before, self._outside = self._outside, self._outside or node.name in OUTSIDE
+        self.generic_visit(node)
+        self._outside = before
+        return node
 
     def block(self, body: list[ast.stmt]) -> list[ast.stmt]:
         out: list[ast.stmt] = []
@@ -231,4 +260,5 @@ class _Trusting(ast.NodeTransformer):
         return self._errors.get(call.id, "") if isinstance(call, ast.Name) else ""
 
     def _trusted(self, node: ast.stmt) -> bool:
-        return isinstance(node, ast.Raise) and self._error(node.exc) in TRUSTED
+        known = isinstance(node, ast.Raise) and self._error(node.exc) in TRUSTED
+        return known and not self._outside

@@ -41,7 +41,7 @@ def drop_parameters(tree: ast.Module) -> bool:
 
 
 def drop_idle(tree: ast.Module) -> None:
-    """Take out, in place, calls of functions that do nothing, and inner functions never used."""
+    """Take out, in place, calls for nothing: the function does nothing, nobody asks its result."""
     empty = {name for name, c in callees(tree).items() if not c.opaque and _is_empty(c.function)}
     for node in walk(tree):
         for name in ("body", "orelse", "finalbody"):
@@ -58,7 +58,8 @@ def drop_idle(tree: ast.Module) -> None:
 
 def _is_empty(function: Function) -> bool:
     return all(
-        isinstance(part, ast.Pass) or (isinstance(part, ast.Return) and part.value is None)
+        isinstance(part, ast.Pass)
+        or (isinstance(part, ast.Return) and (part.value is None or is_constant(part.value)))
         for part in function.body
     )
 

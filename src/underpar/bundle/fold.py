@@ -11,6 +11,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+from underpar.bundle.blocks import alive, does
 from underpar.bundle.nodes import walk
 
 _UNKNOWN = object()
@@ -46,7 +47,6 @@ tolist tuple type values zip
 """
 #: functions and methods without effects, wherever they are called
 PURE = frozenset(_PURE.split())
-_ENDS = (ast.Return, ast.Raise, ast.Continue, ast.Break)
 
 
 def fold(tree: ast.Module) -> ast.Module:
@@ -158,18 +158,24 @@ class _Fold(ast.NodeTransformer):
             taken = node.body if value_of(node.test) else node.orelse
             return self._block(taken)
         node.body, node.orelse = self._block(node.body), self._block(node.orelse)
-        if not _does(node.body) and not node.orelse:
+        if not does(node.body) and not node.orelse:
             return [] if is_pure(node.test) else ast.Expr(node.test)
-        if not _does(node.body):
+        if not does(node.body):
             node.test, node.body, node.orelse = _negated(node.test), node.orelse, []
         return node
 
     def visit_For(self, node: ast.For) -> ast.AST | list[ast.stmt]:
         self.generic_visit(node)
-        idle = not _does(node.body) and is_pure(node.iter) and not node.orelse
+        idle = not does(node.body) and is_pure(node.iter) and not node.orelse
         if idle or ast.unparse(node.iter) in ("()", "{}.items()", "[]", "range(0)"):
             return node.orelse
         node.body = node.body or [ast.Pass()]
+        return node
+
+    def visit_Try(self, node: ast.Try) -> ast.AST | list[ast.stmt]:
+        self.generic_visit(node)
+        if not node.handlers and not does(node.finalbody):
+            return [*node.body, *node.orelse]
         return node
 
     def visit_comprehension(self, node: ast.comprehension) -> ast.AST:
@@ -219,7 +225,7 @@ class _Fold(ast.NodeTransformer):
         for name in ("body", "orelse", "finalbody"):
             block = getattr(node, name, None)
             if isinstance(block, list):
-                setattr(node, name, _alive(block))
+                setattr(node, name, alive(block))
         needs = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.With, ast.While)
         if isinstance(node, (*needs, ast.ExceptHandler)) and not node.body:
             node.body = [ast.Pass()]
@@ -230,35 +236,7 @@ class _Fold(ast.NodeTransformer):
         for node in block:
             new = self.visit(node)
             out += new if isinstance(new, list) else [new] if new is not None else []
-        return _alive(out)
-
-
-def _alive(block: list[ast.stmt]) -> list[ast.stmt]:
-    """The statements up to the first that leaves the block; without idle ones."""
-    kept: list[ast.stmt] = []
-    for node in block:
-        if isinstance(node, ast.Pass):
-            continue
-        if kept and (taken := _known(kept[-1], node)):
-            kept[-1:] = taken
-            continue
-        kept.append(node)
-        if isinstance(node, _ENDS):
-            break
-    return kept
-
-
-def _known(before: ast.stmt, node: ast.stmt) -> list[ast.stmt]:
-    """Of ``x = None`` and ``if x is None: ...``: what is done."""
-    if not isinstance(before, ast.Assign) or not isinstance(node, ast.If) or node.orelse:
-        return []
-    name = ast.unparse(before.targets[0])
-    asked = ast.unparse(node.test) == f"{name} is None"
-    return node.body if asked and ast.unparse(before.value) == "None" else []
-
-
-def _does(block: list[ast.stmt]) -> bool:
-    return any(not isinstance(node, ast.Pass) for node in block)
+        return alive(out)
 
 
 def _negated(test: ast.expr) -> ast.expr:

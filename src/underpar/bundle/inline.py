@@ -11,6 +11,7 @@ import ast
 from underpar.bundle.calls import Callee, Substitute, callees, given
 from underpar.bundle.fold import is_pure
 from underpar.bundle.nodes import walk
+from underpar.bundle.values import constructors
 
 _DEFERS = (ast.IfExp, ast.BoolOp, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp)
 _BINDS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.Lambda, ast.NamedExpr)
@@ -18,7 +19,7 @@ _BINDS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.Lambda,
 
 def by_position(tree: ast.Module) -> None:
     """Give all arguments by position, in place: what they are called is then nobody's business."""
-    for callee in callees(tree).values():
+    for callee in [*callees(tree).values(), *constructors(tree)]:
         a = callee.function.args
         if callee.opaque or a.vararg or a.kwarg or a.posonlyargs or not callee.calls:
             continue

@@ -103,6 +103,12 @@ def _is_future(node: ast.stmt) -> bool:
 
 def _plain_fields(tree: ast.Module) -> None:
     """Dataclass fields need an annotation, not a true one; methods that do nothing may go."""
+    tree.body = [
+        ast.Assign([node.target], node.value, lineno=0)
+        if isinstance(node, ast.AnnAssign) and node.value
+        else node
+        for node in tree.body
+    ]
     for node in walk(tree):
         if isinstance(node, ast.ClassDef):
             node.decorator_list = [_bare(d) for d in node.decorator_list]

@@ -1,10 +1,9 @@
 """Short names, where a name is nobody's business but the file's.
 
 Three kinds are safe. A local, in its function. A function, class or constant at the top of the
-file. An attribute or method that begins with one underscore and that the file itself defines, as
-long as no other package's attribute of that name is used. What stays: parameters that some call
-names (they are part of a signature that may not be ours), other attributes (many are the paths of
-the model's parameters, or another package's), and every name that occurs in a string.
+file. An attribute or method that the file's own classes define, as long as other packages have
+none of that name (``foreign``). What stays: parameters that some call names, if it may be a call of
+ours; attributes that are paths of the model's parameters, or keys of a table.
 
 The names most often used get the shortest ones. Locals are named in the order of their appearance,
 so that functions look alike, which is what a compressor likes.
@@ -16,7 +15,7 @@ import ast
 import builtins
 import keyword
 from collections import Counter
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from itertools import chain, count, product
 from string import ascii_letters, ascii_uppercase
 from typing import NamedTuple
@@ -39,10 +38,30 @@ class Reserved(NamedTuple):
 
 def rename(tree: ast.Module) -> None:
     """Shorten names, in place."""
-    keywords = {node.arg for node in walk(tree) if isinstance(node, ast.keyword) and node.arg}
-    _rename_attributes(tree, _fixed(tree) | keywords)
-    short = _short_globals(tree, _fixed(tree))
-    _rename_locals(tree, {}, Reserved(_fixed(tree) | set(short.values()), keywords))
+    fixed = _fixed(tree)
+    calls = [node for node in walk(tree) if isinstance(node, ast.Call)]
+    functions = {n.name for n in walk(tree) if isinstance(n, FUNCTIONS) and not n.decorator_list}
+    ours = _keywords(c for c in calls if _root(c.func) not in fixed or _given(c) & functions)
+    made = _keywords(call for call in calls if isinstance(call.func, ast.Name))
+    _rename_attributes(tree, fixed | made)
+    short = _short_globals(tree, fixed)
+    _rename_locals(tree, {}, Reserved(_fixed(tree) | set(short.values()), ours))
+
+
+def _keywords(calls: Iterable[ast.Call]) -> set[str]:
+    return {keyword.arg for call in calls for keyword in call.keywords if keyword.arg}
+
+
+def _given(call: ast.Call) -> set[str]:
+    """Names among the arguments: what gets a function may call it by our keywords (``partial``)."""
+    return {getattr(part, "id", getattr(part, "attr", "")) for part in call.args}
+
+
+def _root(node: ast.expr) -> str:
+    """The x of ``x``, ``x.y`` and ``x.y.z``."""
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def _names() -> Iterator[str]:
@@ -74,9 +93,9 @@ def _short_globals(tree: ast.Module, fixed: Set[str]) -> dict[str, str]:
     named = {n for n in scope.defines if n in uses and n not in fixed - imported.keys()}
     named |= {n for n in imported if len(uses[n]) * (len(n) - 1) > len(n) + 8}
     taken = {n.id for n in walk(tree) if isinstance(n, ast.Name)} | _arguments(tree)
-    longer = (name for name in _names() if len(name) > 1)
+    longer = map("".join, product(ascii_uppercase, ascii_letters))
     fresh = (n for n in chain(ascii_uppercase, longer) if n not in fixed | taken)
-    short = dict(zip(sorted(named, key=lambda name: -len(uses[name])), fresh))
+    short = dict(zip(sorted(named, key=lambda name: (-len(uses[name]), name)), fresh))
     for name in named:
         for used in uses[name]:
             used.id = short[name]
@@ -185,7 +204,8 @@ def _apply(node: ast.AST, mapping: dict[str, str], fixed: Reserved) -> None:
 def _rename_attributes(tree: ast.Module, fixed: Set[str]) -> None:
     """Attributes and methods that only the file's own classes have."""
     own: set[str] = set()
-    kept = {str(n.value) for n in walk(tree) if isinstance(n, ast.Constant)}
+    tables = [n for n in walk(tree) if isinstance(n, ast.Dict)]
+    kept = {str(key.value) for n in tables for key in n.keys if isinstance(key, ast.Constant)}
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
             methods = {part.name for part in node.body if isinstance(part, FUNCTIONS)}

@@ -10,10 +10,6 @@ SHARDS = """
 def prepare(recipe, out, data, tokenizer):
     return open_dataset(data, tokenizer)
 
-def data_folder(recipe: Recipe, environment):
-    default = f"data/datasets/fineweb10B_sp{recipe.model.vocab_size}"
-    return Path(environment.get("DATA_PATH", default))
-
 def open_dataset(folder, tokenizer_path=None):
     train_files, val_files = shard_files(folder, "train"), shard_files(folder, "val")
     tokenizer = load_tokenizer(tokenizer_path or _find_tokenizer(folder))
@@ -114,52 +110,9 @@ class WeightHooks:
     def off(self):
         pass
 
-def warm_up(model: GPT, spec: TrainSpec, compute, loader, hooks):
-    weights = [p.detach().clone() for p in model.parameters()]
-    stepper = Stepper(model, spec, compute.loss, Optimizers(model, spec, dtype=compute.dtype))
-    for looping in (False, True) if model.spec.loop_extra else (False,):
-        model.looping = looping
-        for _ in range(spec.warmup_steps or int(compute.compiled)):
-            stepper(loader, 1.0, spec.muon_momentum)
-    model.looping = False
-    with torch.no_grad():
-        torch._foreach_copy_(list(model.parameters()), weights)
-
 class _loop_Run(...):
     def _latch_qat(self, multiplier):
         pass
-
-class Linear(...):
-    def forward(self, x):
-        return F.linear(x, self.weight.to(x.dtype))
-"""
-
-#: No sequence is longer than those trained on.
-NO_NTK = """
-def rotation(spec: ModelSpec, start, n, device, dtype=None):
-    rotated = spec.rope_dims or spec.d_head
-    exponents = torch.arange(0, rotated, 2, device=device, dtype=torch.float32) / rotated
-    positions = torch.arange(n, device=device, dtype=torch.float32)
-    angles = positions[:, None] * spec.rope_base**-exponents
-    return Rotation(angles.cos(), angles.sin())
-"""
-
-#: The one loader of the recipe keeps no place to come back to.
-SHUFFLED = """
-class _Positioned(...):
-    def __init__(self, shards, seq_len, micro_tokens):
-        self._seq_len, self._micro_tokens = seq_len, micro_tokens
-        self._rank, self._world = dist_rank(), world_size()
-"""
-
-#: All weights have one number format.
-ONE_DTYPE = """
-def average_gradients(parameters):
-    if world_size() > 1:
-        gradients = [p.grad for p in parameters]
-        flat = all_reduce_mean(torch.cat([g.reshape(-1) for g in gradients]))
-        parts = flat.split([g.numel() for g in gradients])
-        torch._foreach_copy_(gradients, [p.view_as(g) for p, g in zip(parts, gradients)])
 """
 
 #: No parameter is frozen at test time.

@@ -17,59 +17,6 @@ def _load(header, sections, file_bytes, sha256, device):
         model=model.to(device), score=SimpleNamespace(**header["score"]), tokenizer=0
     )
 
-def QuantizedModel(tensors, errors):
-    return tensors
-
-class EMA:
-    def __init__(self, model, *, decay, debias=True):
-        self.count, self.decay, self.debias = 0, decay, debias
-        self.tensors = [p.detach().float().clone() for p in model.parameters()]
-        if debias:
-            torch._foreach_zero_(self.tensors)
-    def update(self, model, step, multiplier):
-        torch._foreach_mul_(self.tensors, self.decay)
-        torch._foreach_add_(self.tensors, _float32(model), alpha=1.0 - self.decay)
-        self.count += 1
-    @torch.no_grad()
-    def apply(self, model):
-        scale = 1.0 / (1.0 - self.decay**self.count) if self.debias else 1.0
-        for parameter, tensor in zip(model.parameters(), self.tensors):
-            parameter.copy_(tensor * scale)
-
-@torch.no_grad()
-def hessians(model, batches, paths, total=0):
-    moments, done = _Moments(), 0
-    handles = _watch(model, moments, paths)
-    model.eval()
-    for ids in batches:
-        model(ids)
-        done += 1
-    for handle in handles:
-        handle.remove()
-    return moments.finish(done)
-
-def _watch(model: GPT, moments, paths):
-    handles = [
-        module.register_forward_pre_hook(
-            lambda _, args, path=f"{name}.weight": moments.see(path, args[0])
-        )
-        for name, module in model.named_modules()
-        if isinstance(module, Linear) and f"{name}.weight" in paths
-    ]
-    if model.spec.tied:
-        hook = lambda _, args, out: moments.see(TABLE, out)
-        handles.append(model.final_norm.register_forward_hook(hook))
-    return handles
-
-def unshuffle(data, stride=2):
-    planes = np.frombuffer(data, np.uint8, offset=5)
-    plain, start = np.empty_like(planes), 0
-    for lane in range(stride):
-        lanes = plain[lane::stride]
-        lanes[:] = planes[start : start + len(lanes)]
-        start += len(lanes)
-    return plain.tobytes()
-
 def quantize_quantize(model: GPT, spec: QuantSpec, batches=None):
     treatments = policy(model, spec)
     wanted = {path for path, treatment in treatments.items() if treatment.hessian}
@@ -139,46 +86,4 @@ class WindowPlan:
     def _before(self, position):
         later = -(-max(position - self.context, 0) // self.stride)
         return later + 1 if position > 0 else 0
-
-def newton_schulz(x, steps, dtype):
-    a, b, c = COEFFICIENTS
-    y = x.to(dtype)
-    y = y / (y.norm(dim=(-2, -1), keepdim=True) + NORM_EPS)
-    tall = x.shape[-2] > x.shape[-1]
-    y = (y.mT if tall else y).contiguous()
-    for _ in range(steps):
-        gram = y @ y.mT
-        y = torch.baddbmm(y, torch.baddbmm(gram, c * gram, gram, beta=b), y, beta=a)
-    return y.mT if tall else y
-
-class GPT(...):
-    def forward(self, ids, *, cache=None, logits_for=None):
-        encoder, decoder = self.orders[self.looping]
-        tables = rotation(self.spec, 0, ids.shape[1], ids.device, self.compute_dtype)
-        x = x0 = self.embed(ids, None)
-        skips = []
-        for layer in encoder:
-            x = self.blocks[layer](x, x0, self.core(layer), tables)
-            skips.append(x)
-        for step, layer in enumerate(decoder):
-            if skips:
-                x = self.join(x, skips.pop(), step)
-            x = self.blocks[layer](x, x0, self.core(layer), tables)
-        return self.head(x if logits_for is None else x[:, logits_for])
-
-class Block(...):
-    def forward(self, x, x0, core, tables):
-        x = blend(x, self.resid_mix[0], x0, self.resid_mix[1])
-        x = x + scaled(core.attn(self._normed(x), tables), self.attn_scale)
-        return x + scaled(core.mlp(self._normed(x)), self.mlp_scale)
-
-class Attention(...):
-    def forward(self, x, tables):
-        q = _heads(self.c_q(x), self.n_head)
-        k, v = _heads(self.c_k(x), self.n_kv_head), _heads(self.c_v(x), self.n_kv_head)
-        q = rotate(rms_norm(q, self.eps), tables) * self.q_gain.to(x.dtype)[:, None, None]
-        y = attend(q, rotate(rms_norm(k, self.eps), tables), v)
-        if self.xsa:
-            y = without_own_value(y, v)
-        return self.proj(y.transpose(1, 2).reshape(x.shape))
 """

@@ -60,12 +60,6 @@ def section_to_json(spec: object) -> dict:
 def check_tokenizer(tokenizer, validation):
     pass
 
-def read_file(path):
-    return path.read_bytes()
-
-def canonical_json(value):
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-
 def parse_container(data, path):
     start = 16 + struct.unpack_from("<4sIII", data)[2]
     header, sections = json.loads(zlib.decompress(data[16:start])), {}
@@ -138,16 +132,6 @@ def _prepare(model: GPT, spec: TrainSpec, loader_factory, hooks, saved):
     return state, Stepper(model, spec, chosen.loss, optimizers)
 
 class _loop_Run(...):
-    def steps(self, wish):
-        spec, c = self.spec, self.state.counters
-        if spec.val_every:
-            self._validate()
-        while not self.budget or c.elapsed < self.budget:
-            if c.step >= spec.iterations:
-                return "iterations"
-            self._step(wish)
-        current().line(f"stopping_early: wallclock_cap {position(spec, c)}")
-        return "seconds"
     def finish(self, reason):
         state = self.state
         if state.average is not None:
@@ -180,11 +164,6 @@ class _loop_Run(...):
         with self.clock.paused():
             if spec.val_every and c.step % spec.val_every == 0:
                 self._validate()
-    def _validate(self):
-        self.state.model.eval()
-        score = self.validate(self.state.model)
-        self.state.model.train()
-        report_score(self.spec, self.state.counters, score)
 
 def report_step(spec: TrainSpec, c: Counters, loss, multiplier):
     if c.step <= 10 or c.step % spec.log_every == 0:
@@ -193,8 +172,4 @@ def report_step(spec: TrainSpec, c: Counters, loss, multiplier):
             f"train_time:{1000 * c.elapsed:.0f}ms step_avg:{1000 * c.elapsed / c.step:.2f}ms "
             f"lr_scale:{multiplier:.4f} tok/s:{c.step * spec.batch_tokens / c.elapsed:.0f}"
         )
-
-def report_score(spec: TrainSpec, c, score):
-    figures = f"val_loss:{score.nats_per_token:.4f} val_bpb:{score.bpb:.4f}"
-    current().line(f"{position(spec, c)} {figures}")
 """

@@ -21,7 +21,7 @@ Predictor.begin Predictor.step Predictor._read GPT.__deepcopy__ ValidationSet.he
 _Positioned.state _Positioned._identity SequentialLoader._identity ShuffledLoader._identity
 Tokenizer.normalized Muon.state_dict Muon.load_state_dict Optimizers.state_dict
 Optimizers.load_state_dict _Shadow.state_dict _Shadow.load_state_dict Score.from_json
-Score.__str__ Score.complete Ledger.nats Ledger.bytes
+Score.__str__ Ledger.nats Ledger.bytes
 state_State.save Clock.left Counters.dtype Counters.compiled Counters.stop_reason
 """
 
@@ -64,12 +64,6 @@ def shortcuts(recipe: Recipe) -> Iterator[str]:
         yield cases.SHARDS.replace("VOCAB", str(recipe.model.vocab_size))
     if recipe.model.seq_len > 512 and not recipe.score.context:
         yield cases.LONG
-    if recipe.score.context <= recipe.model.seq_len:
-        yield cases.NO_NTK
-    if recipe.data.loader == "shuffled":
-        yield cases.SHUFFLED
-    if recipe.model.table_dtype == "float32":
-        yield cases.ONE_DTYPE
     if not recipe.score.ttt_freeze:
         yield cases.NO_FREEZE
     if recipe.quant.clip == "std" and recipe.model.tied:

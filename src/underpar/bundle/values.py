@@ -18,19 +18,17 @@ from underpar.bundle.nodes import walk
 
 def drop_fields(tree: ast.Module) -> None:
     """Take such fields out, in place, with their arguments."""
-    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and _is_simple(node)]
+    classes = {n.name: n for n in tree.body if isinstance(n, ast.ClassDef)}
     reads = Counter(
         n.attr for n in walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Load)
     )
     stored = {
         n.attr for n in walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)
     }
-    calls: dict[str, list[ast.Call]] = {}
-    for part in walk(tree):
-        if isinstance(part, ast.Call) and isinstance(part.func, ast.Name):
-            calls.setdefault(part.func.id, []).append(part)
-    for node in classes:
-        callee = _constructor(node, calls.get(node.name, []))
+    for callee in constructors(tree):
+        if callee.opaque:
+            continue
+        node = classes[callee.function.name]
         for arg in list(callee.function.args.args):
             values = [given(callee, call, arg) for call in callee.calls]
             same = {ast.unparse(v) for v in values if v is not None and is_constant(v)}
@@ -48,6 +46,16 @@ def drop_fields(tree: ast.Module) -> None:
                 continue
             take_out(callee, arg)
             node.body = [n for n in node.body if _field(n) != arg.arg] or [ast.Pass()]
+
+
+def constructors(tree: ast.Module) -> list[Callee]:
+    """Of dataclasses, as the decorator makes them, with their calls."""
+    calls: dict[str, list[ast.Call]] = {}
+    for part in walk(tree):
+        if isinstance(part, ast.Call) and isinstance(part.func, ast.Name):
+            calls.setdefault(part.func.id, []).append(part)
+    classes = (node for node in tree.body if isinstance(node, ast.ClassDef) and _is_simple(node))
+    return [_constructor(node, calls.get(node.name, [])) for node in classes]
 
 
 def _is_simple(node: ast.ClassDef) -> bool:
@@ -68,6 +76,6 @@ def _constructor(node: ast.ClassDef, calls: list[ast.Call]) -> Callee:
     defaults = [n.value for n in fields if n.value is not None]
     args = ast.arguments([], [ast.arg(_field(n)) for n in fields], None, [], [], None, defaults)
     starred = any(isinstance(part, ast.Starred) for call in calls for part in call.args)
-    if starred or any(k.arg is None for call in calls for k in call.keywords):
-        args.args.clear()
-    return Callee(ast.FunctionDef(node.name, args, [], [], None), 0, calls)
+    starred |= any(k.arg is None for call in calls for k in call.keywords)
+    function = ast.FunctionDef(node.name, args, [], [], None)
+    return Callee(function, 0, calls, opaque=starred)

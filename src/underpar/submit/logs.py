@@ -10,17 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from underpar.bundle.labels import score_line, size_lines
 from underpar.errors import DataError
 from underpar.recipe.load import flatten
 from underpar.submit.runs import Run
-
-#: stage of a record -> label of its line
-LABELS = {
-    "float": "pre-quantization",
-    "quantized": "quantized",
-    "sliding": "quantized_sliding_window",
-    "ttt": "legal_ttt_exact",
-}
 
 #: Lines of log.txt that belong into a published log; the rest is said again from the record.
 _TRAINING = re.compile(
@@ -73,24 +66,14 @@ def _training_lines(run: Run) -> list[str]:
 
 
 def _sizes(run: Run, code_bytes: int) -> Iterator[str]:
-    packed = f"quantized+{run.recipe.quant.compressor}"
     yield (
         f"train_done steps:{run.train.steps} train_time:{1000 * run.train.seconds:.0f}ms "
         f"step_avg:{1000 * run.train.seconds / max(run.train.steps, 1):.2f}ms "
         f"stop:{run.train.stop_reason}"
     )
-    yield f"Code size: {code_bytes} bytes"
-    yield f"Serialized model {packed}: {run.counted_bytes} bytes"
-    yield f"Total submission size {packed}: {run.counted_bytes + code_bytes} bytes"
+    yield from size_lines(run.recipe.quant.compressor, code_bytes, run.counted_bytes)
 
 
 def _scores(run: Run) -> Iterator[str]:
-    average = run.recipe.train.average
     for stage, score in run.record.stages.items():
-        label = LABELS[stage]
-        if stage == "float" and average != "none":
-            label += f" post-{average}"
-        yield (
-            f"{label} val_loss:{score.nats_per_token:.8f} val_bpb:{score.bpb:.8f} "
-            f"eval_time:{1000 * score.seconds:.0f}ms"
-        )
+        yield score_line(stage, run.recipe.train.average, score)
