@@ -182,7 +182,7 @@ def write_quantized(
 def fitted(
     model: GPT, recipe: Recipe, dataset: Dataset, path: Path, code: int, method: str
 ) -> tuple[QuantizedModel, Account, QuantSpec]:
-    """Quantize and pack to ``path``; how that was done, and the account with ``code`` bytes of code.
+    """Quantize and pack to ``path``: how, and the account with ``code`` bytes of code.
 
     A file that is over by a little, and whose steps follow the rows' deviations, is quantized again
     with steps just wide enough: a trained model is not lost over the last kilobyte. Raises
