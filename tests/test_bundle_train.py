@@ -124,6 +124,7 @@ def same_as(done: Ended, recipe: Recipe, tmp_path: Path, data: Path | None) -> N
     assert theirs["steps"] == len(theirs["losses"]) == recipe.train.iterations
 
 
+@pytest.mark.slow
 def test_the_packed_nano_does_what_the_package_does(tmp_path: Path) -> None:
     recipe = small("nano")
     done = run(packed("nano"), tmp_path / "empty", "nano")

@@ -121,7 +121,7 @@ def test_score_and_codec_know_nothing_of_training(module: Module) -> None:
         assert not rooms_imported(module.imports()) & {"train", "quant"}
 
 
-@pytest.mark.parametrize("room", ["recipe", "entropy", "report", "bundle"])
+@pytest.mark.parametrize("room", ["recipe", "entropy", "report", "bundle", "audit"])
 def test_rooms_without_torch(room: str) -> None:
     """Importing all of the room leaves torch alone: by the source, and by running it."""
     modules = [m for m in MODULES if m.room == room and not m.name.startswith(CHILD)]

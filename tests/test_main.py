@@ -21,7 +21,7 @@ COMMANDS = {
     (): (
         *("demo", "train", "pack", "score", "data", "recipes"),
         *("compress", "decompress", "info", "prove", "sample"),
-        *("report", "compare", "leaderboard", "submit", "seeds"),
+        *("report", "compare", "leaderboard", "submit", "seeds", "audit"),
     ),
     ("data",): ("build", "download", "info"),
     ("recipes",): ("list", "show", "from-env"),

@@ -8,7 +8,7 @@ import sys
 import typer
 
 from underpar import __version__
-from underpar.cli import data, recipes, review, run, submit, text
+from underpar.cli import audit, data, recipes, review, run, submit, text
 from underpar.errors import UnderparError
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ app.command("compare", cls=review.Lists)(review.compare)
 app.command("leaderboard")(review.leaderboard)
 app.command("submit")(submit.submit)
 app.command("seeds", cls=submit.Lists)(submit.seeds)
+app.command("audit")(audit.audit)
 app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")
 
