@@ -215,6 +215,7 @@ def unpacked(data: bytes) -> str:
     return bz2.decompress(base64.b85decode(data.split(b'"')[1])).decode()
 
 
+@pytest.mark.slow
 def test_packed_errors_say_what_failed_and_no_more() -> None:
     text = unpacked(packed("nano"))
     assert "a position was scored twice" in text

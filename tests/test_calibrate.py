@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections import defaultdict
 from pathlib import Path
@@ -130,7 +131,7 @@ def _one_rank(rank: int, port: int, folder: str) -> None:
     )
     with pytest.raises(DataError, match=r"\[1, 0\] batches"):
         hessians(lively(LOOPED), mine[: 1 - rank])
-    torch_dist.destroy_process_group()
+    os._exit(0)  # gloo's teardown aborts one rank in fifty: see dist.leave
 
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:

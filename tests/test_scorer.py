@@ -2,6 +2,7 @@
 
 import copy
 import io
+import os
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -184,7 +185,7 @@ def _rank(rank, folder):
             out[f"{i}-{stage}"] = [s.nats, s.tokens, s.bytes, s.coverage]
             out[f"{i}-{stage}-nll"] = result.nll
     np.savez(f"{folder}/{rank}.npz", **out)
-    torch_dist.destroy_process_group()
+    os._exit(0)  # gloo's teardown aborts one rank in fifty: see dist.leave
 
 
 def test_two_processes_score_as_one(tmp_path):
