@@ -15,8 +15,6 @@ from underpar.bundle.blocks import alive, does
 from underpar.bundle.nodes import walk
 
 _UNKNOWN = object()
-#: longest text that is worth having in place of what makes it
-_LONGEST = 200
 
 _COMPARE: dict[type, Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,

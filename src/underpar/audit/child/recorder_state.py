@@ -12,8 +12,6 @@ import numpy as np
 from .recorder_codes import BYTES, NONE, SCORE, Ledger
 from .recorder_positions import Positions
 
-OWN_FOLDER = str(Path(__file__).parent)
-
 
 @dataclass
 class Recording:
