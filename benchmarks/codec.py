@@ -25,25 +25,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from underpar.bundle.closure import SOURCES
+from underpar.bundle.pack import pack_module
 
 import codec_texts
 from codec_texts import Text
 from codec_watch import Stopwatch
 from common import write
 from underpar import progress
-from underpar.artifact.pack import load
+from underpar.artifact.load import load
 from underpar.bits import LN2, bits_per_byte, compressed_bpb
-from underpar.bundle.closure import SOURCES
-from underpar.bundle.pack import pack_module
 from underpar.codec import blocks, codec, machine, session
 from underpar.codec.blocks import Block
 from underpar.codec.codec import Options
 from underpar.codec.tables import split_notes
-from underpar.data.dataset import open_dataset
+from underpar.data.opening import open_dataset
 from underpar.data.validation import ValidationSet
 from underpar.errors import CodecError
 from underpar.report.compressors import measure
-from underpar.score.scorer import score
+from underpar.score.file import score
 
 LANES = (8, 16, 32)
 #: Tokens of the piece that the exact schedule codes: half a minute to two minutes each way.
@@ -217,7 +217,7 @@ def main() -> None:
     kinds = [*arguments.kinds.split(","), *(n for n in files if n not in arguments.kinds)]
     paths = {name: Path(path) for name, path in files.items()}
     found, missing = codec_texts.texts(kinds, dataset, arguments.novel, paths, arguments.limit)
-    piece = dataset.validation().head(arguments.slice)
+    piece = dataset.validation().beginning(arguments.slice)
     payload: dict[str, Any] = {
         "command": shlex.join(["python", *sys.argv]),
         "threads": arguments.threads,
@@ -230,7 +230,7 @@ def main() -> None:
         text.kind: lambda text=text: measure_kind(text, prior, model, arguments.cache)
         for text in found
     }
-    short = piece.head(EXACT_TOKENS)
+    short = piece.beginning(EXACT_TOKENS)
     work["lanes"] = lambda: measure_lanes(model.path, piece, short)
     work["portable"] = lambda: measure_portable(model.path, piece)
     with progress.use(progress.Progress()) as out:

@@ -35,8 +35,8 @@ import torch
 import full_batch
 import underpar.quant.quantize as quantizer
 from common import write
-from underpar import pipeline, progress
-from underpar.artifact import codecs
+from underpar import pipeline, progress, ship
+from underpar.artifact import compressors
 from underpar.data.build import Dataset, build
 from underpar.data.corpus import Document, read_documents, split
 from underpar.data.tokenizer import load_tokenizer, train_bpe
@@ -172,7 +172,7 @@ def estimate(recipe: Recipe, n_targets: int, pass_seconds: float) -> float:
         forward += recipe.quant.calibration_batches * train.micro_tokens // length
     sample = np.random.default_rng(0).normal(0, 4, 1 << 18).round().astype(np.int8).tobytes()
     start = time.perf_counter()
-    codecs.compress(recipe.quant.compressor, sample)
+    compressors.compress(recipe.quant.compressor, sample)
     per_byte = (time.perf_counter() - start) / len(sample)
     codes = n_params(GPT(recipe.model))
     return (both_ways + 0.4 * forward) * pass_seconds + codes * per_byte
@@ -198,7 +198,13 @@ def measure(arguments: argparse.Namespace, out: Path, command: str) -> dict[str,
         progress.current().line(f"{faster}; without GPTQ about {progress.duration(expected)} to go")
     start = time.perf_counter()
     with watch.on_the_line():
-        record = pipeline.run(recipe, out, data=dataset.folder, command=command).to_json()
+        record = pipeline.run(
+            recipe,
+            out,
+            code_bytes=ship.counting(recipe),
+            data=dataset.folder,
+            command=command,
+        ).to_json()
     figures |= {
         "parameters": n_params(GPT(recipe.model)),
         "overrides": overrides,

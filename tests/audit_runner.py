@@ -1,4 +1,4 @@
-"""Runs a fixture under the recorder in this process: the shortest way from a Job to an Outcome."""
+"""Short ways from a Job to an Outcome: a fixture under the recorder in this process; no jail."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from tests import children
 from underpar.audit import traces
+from underpar.audit.cell import Ended, Limits
+from underpar.audit.child import __main__ as child
 from underpar.audit.child import recorder, shards, stubs_sentencepiece
 from underpar.audit.child.pieces import Pieces
 from underpar.audit.facts import Job, Outcome, Submission
@@ -50,6 +54,31 @@ def run(job: Job) -> Outcome:
             (scratch / "trace-0.npz").read_bytes(), (scratch / "trace-0.json").read_bytes()
         )
     return Outcome(status, time.monotonic() - started, (trace,), "", error, (), {})
+
+
+def forked(
+    program: Sequence[str],
+    files: Mapping[str, bytes],
+    take: Mapping[str, int],
+    limits: Limits,
+    *,
+    environment: Mapping[str, str],
+    **_: object,
+) -> Ended:
+    """In place of `cell.execute` in the sandbox: the child where torch is loaded already; no jail.
+
+    One process, a script of our own.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        for name, data in files.items():
+            (scratch / name).write_bytes(data)
+        started = time.monotonic()
+        env = {name: text.replace("{scratch}", folder) for name, text in environment.items()}
+        ended = children.end(children.call(child.main, ["child", folder, "0"], **env), code=None)
+        made = {name: (scratch / name).read_bytes() for name in take if (scratch / name).exists()}
+    status = "failed" if ended.code else "finished"
+    return Ended(status, time.monotonic() - started, ended.out, ended.err, made)
 
 
 def _execute(job: Job, scratch: Path, tokens: np.ndarray) -> tuple[str, str]:

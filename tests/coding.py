@@ -22,7 +22,7 @@ from underpar.artifact.pack import pack
 from underpar.codec import codec
 from underpar.codec.codec import Options, Report
 from underpar.data.corpus import generated_documents
-from underpar.data.tokenizer import ByteTokenizer, Tokenizer
+from underpar.data.tokenizer import ByteTokenizer, Tokenizer, train_bpe
 from underpar.recipe.schema import ModelSpec, ScoreSpec
 
 TINY = ModelSpec(vocab_size=257, seq_len=32, n_layer=1, d_model=8, n_head=1, n_kv_head=1, d_ff=8)
@@ -66,6 +66,7 @@ def tiny_file(
         tokenizer=tokenizer or ByteTokenizer(),
         recipe_digest="0" * 64,
         compressor="lzma",
+        byte_shuffle=False,
     )
     return path
 
@@ -87,6 +88,12 @@ def always_coded() -> Iterator[None]:
     """Blocks go through the model even where that makes them larger."""
     with patch.multiple(codec, _MODEL_OVERHEAD=-(1 << 30), _compressible=lambda text: True):
         yield
+
+
+@cache
+def bpe(lossless: bool = True) -> Tokenizer:
+    """400 pieces."""
+    return train_bpe([d.text for d in generated_documents(0)], 400, lossless=lossless)
 
 
 DEFAULT = Options()

@@ -10,9 +10,7 @@ import io
 import json
 import os
 import shutil
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -22,12 +20,26 @@ from unittest.mock import patch
 
 import pytest
 
+from tests import children
 from underpar import storage
 from underpar.cli.main import main
 from underpar.data.build import Dataset, build, open_dataset
 from underpar.data.corpus import Document
 from underpar.data.tokenizer import ByteTokenizer
 from underpar.report.record import Record
+
+#: Stands for the length of a packed program, which takes seconds to find out.
+CODE = 20_000
+
+
+def counted(recipe: object = None) -> Callable[[], int]:
+    """In place of ``ship.counting``."""
+    return lambda: CODE
+
+
+def slow(*values: object) -> Any:
+    """A set of values of ``parametrize`` that is left to ``-m slow``."""
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 @dataclass(frozen=True)
@@ -88,26 +100,26 @@ def underpar(*arguments: object) -> Finished:
     return Finished(code, out.getvalue(), err.getvalue())
 
 
-def start(*arguments: object, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-    """The command in a process of its own. launcher: what to put before ``-m underpar``."""
-    command = [sys.executable, *launcher, "-m", "underpar", *map(str, arguments)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
-    )
+def start(*arguments: object) -> children.Child:
+    """The command in a process of its own, which ``children.end`` waits for."""
+    return children.call(_main, *map(str, arguments))
 
 
-def end(process: subprocess.Popen[str]) -> Finished:
-    out, err = process.communicate(timeout=200)
-    return Finished(process.returncode, out, err)
+def on_two(*arguments: object) -> children.Ended:
+    """The command on two processes; what the first of them said."""
+    return children.ranks(_main, *map(str, arguments))
 
 
-def wait_until(happened: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    """Until ``happened``, as long as ``process`` lives (no longer than two minutes)."""
-    give_up = time.monotonic() + 120
-    while not happened():
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < give_up
-        time.sleep(0.005)
+def torchrun(*arguments: object) -> children.Ended:
+    """The same, started as a person would start it."""
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2)
+    return children.python(*launcher, "-m", "underpar", *arguments)
+
+
+def _main(*arguments: str) -> None:
+    sys.argv = ["underpar", *arguments]
+    with patch("underpar.cli.run.counting", counted):
+        main()
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
 
 # Before torch is imported, here and in every process that a test starts: the models are so small
 # that a second thread only gets in the way, and sums keep their order.
@@ -10,10 +12,34 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from pathlib import Path
 
+import hypothesis
 import pytest
 
+from tests import children
 from tests.coding import tiny_file
-from tests.commands import Run, underpar
+from tests.commands import Run, counted, underpar
+
+# How long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("ours", deadline=None)
+hypothesis.settings.load_profile("ours")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_counting() -> Iterator[None]:
+    """Commands in this process take a number for the length of the program; test_ship packs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("underpar.cli.run.counting", counted)
+        yield
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Whole suites want children; they are got ready on another core while the first tests run.
+
+    What was imported and collected until here stays: the garbage collector need not look again.
+    """
+    if len(session.items) > 500:
+        children.warm_up()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

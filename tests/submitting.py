@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.commands import Run
-from underpar.recipe.load import digest, from_json, replace_keys, to_json
+from underpar.recipe.load import from_json, replace_keys
+from underpar.recipe.plain import digest, to_json
 from underpar.recipe.schema import Recipe
 from underpar.submit.folder import submit
 
@@ -21,7 +22,7 @@ CODE = b"print('trained')\n" * 20
 
 
 def stand_in(recipe: Recipe, folder: Path) -> tuple[Path, Path]:
-    """In place of ``bundle.write``."""
+    """In place of ``ship.write``."""
     readable, packed = folder / "readable.py", folder / "packed.py"
     readable.write_text(f"# {recipe.name}\n")
     packed.write_bytes(CODE)

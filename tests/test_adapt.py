@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from tests.scoring import LOOPED, MODEL, SCORE, V, small_model, small_stream
 from underpar.errors import LegalityError
+from underpar.model import twin
 from underpar.score.adapt import Adapter, chunk_lr_multiplier
 from underpar.score.ledger import Ledger
 
@@ -62,7 +63,7 @@ def trained(model):
 def test_equals_the_loop_spelled_out(architecture, settings):
     spec = replace(SCORE, **settings)
     fast = small_model(architecture).eval()
-    slow = copy.deepcopy(fast)
+    slow = twin(fast)
     adapter = Adapter(fast, spec)
     if spec.ttt_optimizer == "adamw":
         optimizer = torch.optim.AdamW(slow.parameters(), betas=(0.9, 0.999), weight_decay=0)

@@ -38,7 +38,8 @@ def attend_slowly(q, k, v):
 def test_attend_equals_its_slow_twin(new, seen, n_kv_head):
     q = draw(2, 4, new, 8)
     k, v = draw(2, n_kv_head, seen, 8, seed=1), draw(2, n_kv_head, seen, 8, seed=2)
-    assert_close(attend(q, k, v), attend_slowly(q, k, v))
+    cached = k.shape[2] > q.shape[2]
+    assert_close(attend(q, k, v, cached=cached), attend_slowly(q, k, v))
 
 
 def test_rotation_rotates_pairs_of_halves_by_position_times_frequency():

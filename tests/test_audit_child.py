@@ -5,9 +5,6 @@ from __future__ import annotations
 import ast
 import itertools
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,8 @@ import numpy as np
 import pytest
 from sentencepiece import SentencePieceProcessor
 
+from tests import children
+from underpar.audit.child import __main__ as child
 from underpar.audit.child import rewrite, shards
 from underpar.audit.child.modelproto import model_file
 from underpar.audit.child.pieces import BOS, Pieces
@@ -220,23 +219,12 @@ def run(tmp_path: Path, world: int = 1, **environment: str) -> tuple[list[dict[s
     }
     (tmp_path / "script.py").write_text(SCRIPT.read_text())
     (tmp_path / "job.json").write_text(json.dumps(job))
-    env = {"PATH": os.environ.get("PATH", ""), "OMP_NUM_THREADS": "1", "HOME": str(tmp_path)}
-    command = [sys.executable, "-I", "-m", "underpar.audit.child", str(tmp_path)]
-    children = [
-        subprocess.Popen(
-            [*command, str(rank)],
-            env=env,
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(world)
-    ]
-    outputs = [child.communicate(timeout=100) for child in children]
+    words = ["child", str(tmp_path)]
+    ranks = [children.call(child.main, [*words, str(r)], HOME=str(tmp_path)) for r in range(world)]
+    outputs = [children.end(rank) for rank in ranks]
     done = [json.loads((tmp_path / f"done-{r}.json").read_text()) for r in range(world)]
-    assert [d["status"] for d in done] == ["finished"] * world, outputs[0][1] + str(done)
-    return done, outputs[0][0]
+    assert [d["status"] for d in done] == ["finished"] * world, outputs[0].err + str(done)
+    return done, outputs[0].out
 
 
 def numbers(text: str) -> dict[str, float]:

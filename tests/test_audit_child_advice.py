@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests import audit_runner
 from underpar.audit import retry, sandbox
 from underpar.audit.child import advice
 from underpar.audit.child.shrink import Shrinker, Sizes
@@ -150,11 +151,11 @@ print("buckets", buckets, "layers", layers, H.skip_layers)
 """
 
 
-def test_a_script_that_checks_its_settings_runs_the_second_time() -> None:
-    def run(one: Job) -> Outcome:
-        return sandbox.run(one, trust=True)
-
-    last, outcome = retry.settle(job(SCRIPT, buckets=256), run)
+def test_a_script_that_checks_its_settings_runs_the_second_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sandbox, "execute", audit_runner.forked)
+    last, outcome = retry.settle(job(SCRIPT, buckets=256), sandbox.run)
     assert outcome.status == "finished", outcome.error
     assert last.shrink == {"buckets": 256, "environment": {"NGRAM_BUCKETS": "1024"}}
     assert outcome.stdout.splitlines()[-2:] == ["said noted", "buckets 1024 layers 2 [0, 1]"]

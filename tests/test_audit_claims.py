@@ -82,8 +82,8 @@ def test_over_size_and_the_flag_that_denies_it() -> None:
 
 
 def test_size_that_packing_would_save_is_not_condemned() -> None:
-    source = "x = 1\n" * 40_000
-    found = claims({"train.log": log(1, model=15_950_000)}, source, len(source))
+    source = "x = 1\n" * 2000
+    found = claims({"train.log": log(1, model=15_990_000)}, source, len(source))
     assert found["size"].verdict == "unknown"
     assert "packed" in found["size"].note
     assert packed_bytes(source) < 2000

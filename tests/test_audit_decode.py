@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from underpar.audit.decode import DEPTH, decode, modernise, parses
-from underpar.audit.fstrings import rewrite
-from underpar.audit.inflate import LIMIT, Unknown, decompress
+from underpar.audit.decode import DEPTH, modernise, parses, plain_source
+from underpar.audit.fstrings import rewrite_fstrings
+from underpar.audit.inflate import LIMIT, Unknown, bounded_decompress
 
 PAYLOAD = 'import os\nRATE = float(os.environ.get("RATE", 0.1))\nprint(RATE)\n'
 RAW = [{"id": lzma.FILTER_LZMA2}]
@@ -50,12 +50,12 @@ def pack(kind: str, text: str = PAYLOAD) -> str:
 
 @pytest.mark.parametrize("kind", ["raw", "zlib", "bz2 lines", "compiled"])
 def test_wrapper(kind: str) -> None:
-    found = decode(pack(kind))
+    found = plain_source(pack(kind))
     assert (found.source, found.layers, found.notes) == (PAYLOAD, 1, ())
 
 
 def test_nested_wrappers() -> None:
-    found = decode(pack("raw", pack("zlib", pack("compiled"))))
+    found = plain_source(pack("raw", pack("zlib", pack("compiled"))))
     assert (found.source, found.layers) == (PAYLOAD, 3)
 
 
@@ -63,25 +63,25 @@ def test_endless_nesting_ends() -> None:
     text = PAYLOAD
     for _ in range(DEPTH + 2):
         text = pack("zlib", text)
-    assert "wrapped more than" in decode(text).notes[-1]
+    assert "wrapped more than" in plain_source(text).notes[-1]
 
 
 def test_plain_source_stays() -> None:
-    assert decode(PAYLOAD).source == PAYLOAD
-    assert not decode(PAYLOAD).packed
+    assert plain_source(PAYLOAD).source == PAYLOAD
+    assert not plain_source(PAYLOAD).packed
 
 
 def test_what_a_wrapper_sets_stays_in_front() -> None:
     future = "from __future__ import annotations\nX = 1\n"
     text = 'import os\nos.environ.setdefault("RATE", "1e-3")\n' + pack("raw", future)
-    lines = decode(text).source.split("\n")
+    lines = plain_source(text).source.split("\n")
     assert lines[0] == "from __future__ import annotations"
     assert "os.environ.setdefault('RATE', '1e-3')" in lines
     assert lines.index("X = 1") > lines.index("os.environ.setdefault('RATE', '1e-3')")
 
 
 def test_small_constants_stay() -> None:
-    assert "SIZE = 23\n" + PAYLOAD in decode("SIZE = 23\n" + pack("zlib")).source
+    assert "SIZE = 23\n" + PAYLOAD in plain_source("SIZE = 23\n" + pack("zlib")).source
 
 
 def test_payload_in_a_sibling() -> None:
@@ -94,7 +94,7 @@ def test_payload_in_a_sibling() -> None:
     by_open = "exec(open(__file__.replace('train_gpt.py', 'real.py')).read())"
     by_runpy = "import runpy\nrunpy.run_path('real.py')"
     for text, name in ((by_path, "train_gpt.py.lzma"), (by_open, "real.py"), (by_runpy, "real.py")):
-        found = decode(text, "train_gpt.py", files.get)
+        found = plain_source(text, "train_gpt.py", files.get)
         assert (found.source, found.used) == (PAYLOAD, (name,))
 
 
@@ -105,7 +105,7 @@ def test_no_file_outside_of_the_folder() -> None:
         asked.append(name)
 
     for path in ("../secret.py", "/etc/passwd", "a/../../b.py"):
-        found = decode(f"exec(open({path!r}).read())", read=read)
+        found = plain_source(f"exec(open({path!r}).read())", read=read)
         assert not found.packed
     assert asked == []
 
@@ -113,7 +113,7 @@ def test_no_file_outside_of_the_folder() -> None:
 def test_nothing_is_executed(tmp_path) -> None:
     mark = tmp_path / "ran"
     text = f"import pathlib\nexec(pathlib.Path({str(mark)!r}).touch() or 'x = 1')\n"
-    assert not decode(text).packed
+    assert not plain_source(text).packed
     assert not mark.exists()
 
 
@@ -121,19 +121,19 @@ def test_nothing_is_executed(tmp_path) -> None:
 def test_bomb(kind: str) -> None:
     tools = {"lzma": lzma.compress, "zlib": zlib.compress, "bz2": bz2.compress}
     with pytest.raises(Unknown, match="larger"):
-        decompress(kind, tools[kind](bytes(LIMIT + 1)))
-    assert len(decompress(kind, tools[kind](bytes(LIMIT)))) == LIMIT
+        bounded_decompress(kind, tools[kind](bytes(LIMIT + 1)))
+    assert len(bounded_decompress(kind, tools[kind](bytes(LIMIT)))) == LIMIT
 
 
 def test_bomb_of_text() -> None:
     for text in ("'a' * 10**9", "('a' * 10**6).replace('a', 'b' * 10**6)", "b'x' * 9_000_000"):
-        assert not decode(f"exec({text})").packed
+        assert not plain_source(f"exec({text})").packed
 
 
 def test_lzma_dictionary_is_bounded() -> None:
     filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 31}]
     with pytest.raises(Unknown, match="dictionary"):
-        decompress("lzma", b"x", format=lzma.FORMAT_RAW, filters=filters)
+        bounded_decompress("lzma", b"x", format=lzma.FORMAT_RAW, filters=filters)
 
 
 FORMATS = [
@@ -159,7 +159,7 @@ NAMES = {"d": {"k": "v"}, "w": 6, "l": ["a", "b"]}
 
 @pytest.mark.parametrize("text", FORMATS)
 def test_f_strings_keep_their_value(text: str) -> None:
-    new = rewrite(text)
+    new = rewrite_fstrings(text)
     value = eval(new, dict(NAMES))
     expected = {
         FORMATS[0]: "v",
@@ -186,32 +186,32 @@ def test_f_strings_keep_their_value(text: str) -> None:
 
 def test_only_what_needs_it_is_rewritten() -> None:
     old = 'x = f"{a!r}" \'b\' f"{d[\'k\']}"\n# f"{d["k"]}"\ny = "f\'{d}"\n'
-    assert rewrite(old) == old
+    assert rewrite_fstrings(old) == old
 
 
 def test_private_names_survive() -> None:
     text = 'class A:\n    def __init__(self):\n        self.__x = {"k": 3}\n'
     text += '    def show(self):\n        return f"{self.__x["k"]:03d}"\n'
     space: dict = {}
-    exec(rewrite(text), space)
+    exec(rewrite_fstrings(text), space)
     assert space["A"]().show() == "003"
 
 
 def test_lines_stay() -> None:
     text = 'a = 1\nb = f"{d["k"]}"\nc = (\n    f"{d["k"]}"\n    f"{a}"\n)\nlast = 7\n'
-    new = rewrite(text)
+    new = rewrite_fstrings(text)
     assert parses(new)
     assert [i for i, line in enumerate(new.split("\n")) if line == "last = 7"] == [6]
 
 
 def test_statements_are_not_glued() -> None:
     text = 'x = f"{d["k"]}"\n"""text"""\n'
-    assert parses(rewrite(text))
+    assert parses(rewrite_fstrings(text))
 
 
 def test_hopeless_source_stays() -> None:
     assert modernise("def f(:\n") == "def f(:\n"
-    assert "does not parse" in decode("def f(:\n").notes[0]
+    assert "does not parse" in plain_source("def f(:\n").notes[0]
 
 
 @given(st.text(alphabet="abf'\"{}\\\n# =!:()", max_size=30))
@@ -228,9 +228,9 @@ def test_what_cannot_be_known_is_not_unpacked() -> None:
         "exec(input())",
         "a = 'a' * 4_000_000\n" + "a = a[::-1]\n" * 200 + "exec(a)",
     ):
-        assert not decode(text).packed
+        assert not plain_source(text).packed
 
 
 def test_deep_nesting_is_no_crash() -> None:
-    found = decode("exec(" + "+".join(["'a'"] * 3000) + ")")
+    found = plain_source("exec(" + "+".join(["'a'"] * 3000) + ")")
     assert found.layers in (0, 1)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.commands import Run
 from tests.submitting import load, three
-from underpar import bundle
+from underpar import ship
 from underpar.audit.audit import audit
 from underpar.audit.review import Audit
 from underpar.recipe.load import resolve
@@ -72,10 +72,11 @@ def held(seen: Audit) -> None:
     assert seen.exit_code == 0
 
 
+@pytest.mark.slow
 def test_our_packed_file_is_clean(tmp_path: Path) -> None:
     """Adaptation included: the headline is the last stage, which is test-time training."""
     path = tmp_path / "train_gpt.py"
-    path.write_bytes(bundle.packed(small("pr1413")))
+    path.write_bytes(ship.packed(small("pr1413")))
     seen = judged(path)
     held(seen)
     assert "legal_ttt_exact" in str(seen.conditions[0].evidence)
@@ -85,14 +86,14 @@ def test_our_packed_file_is_clean(tmp_path: Path) -> None:
 @pytest.mark.parametrize("recipe", [small("pr1413"), small("demo")], ids=["pr1413", "demo"])
 def test_our_readable_file_is_clean(recipe: Recipe, tmp_path: Path) -> None:
     path = tmp_path / "train_gpt.py"
-    path.write_text(bundle.readable(recipe))
+    path.write_text(ship.readable(recipe, 0))
     held(judged(path))
 
 
 @pytest.mark.slow
 def test_our_submission_is_clean(three: list[Run], tmp_path: Path) -> None:
     def code(_recipe: Recipe, folder: Path) -> tuple[Path, Path]:
-        return bundle.write(small("demo"), folder)
+        return ship.write(small("demo"), folder)
 
     folder = tmp_path / "submission"
     submit([run.out for run in three], folder, write_code=code)
@@ -119,7 +120,7 @@ AGAIN = """\
 @pytest.mark.slow
 def test_our_scorer_with_a_second_pass_is_not(tmp_path: Path) -> None:
     """So the tests above can fail."""
-    text = bundle.readable(small("demo"))
+    text = ship.readable(small("demo"), 0)
     assert text.count(ENDS) == 1
     path = tmp_path / "train_gpt.py"
     path.write_text(text.replace(ENDS, AGAIN + ENDS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import pytest
 
@@ -12,7 +13,6 @@ from underpar.audit.facts import Condition, Finding, Job, Outcome
 
 #: class -> conditions that its violating twin must be found to break.
 FAST = {
-    "pre_quant_ttt": ("causal", "score_first", "single_pass"),
     "two_pass": ("causal", "single_pass"),
     "lookahead": ("causal",),
     "score_after_update": ("causal", "score_first"),
@@ -20,6 +20,7 @@ FAST = {
     "warm_up": ("causal", "score_first"),
 }
 SLOW = {
+    "pre_quant_ttt": ("causal", "score_first", "single_pass"),
     "multi_epoch_ttt_last_score": ("causal", "score_first"),
     "slot_batch_leak": ("causal", "single_pass"),
     "slot": ("causal", "score_first"),
@@ -30,6 +31,7 @@ SLOW = {
 }
 
 
+@cache
 def judged(name: str) -> tuple[dict[str, Condition], list[Finding]]:
     outcomes, conditions, findings = probe.investigate(
         audit_runner.submission(name), audit_runner.run, workers=1

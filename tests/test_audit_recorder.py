@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
 
 from tests import audit_runner
 from underpar.audit import alphabets, evidence, headline, probe
-from underpar.audit.child import recorder, shards
-from underpar.audit.child.recorder_codes import NONE, SCORE, Ledger
+from underpar.audit.child import recorder_sums, shards
+from underpar.audit.child.recorder_codes import NONE, SCORE, Lineage
 from underpar.audit.child.recorder_positions import Positions
 from underpar.audit.facts import StreamSpec
 
@@ -43,26 +44,27 @@ def test_padding_and_strangers_have_no_position() -> None:
 
 
 def test_a_sum_is_laid_out_with_the_values_it_had() -> None:
-    ledger = Ledger()
-    codes = ledger.event(SCORE, 7, np.arange(4), nll=np.array([1.0, 2.0, 3.0, 4.0]))
-    whole = ledger.sum(codes[:2], np.array([1.0, 2.5]), 3.5, 8)
-    mean = ledger.sum(codes[2:], np.array([3.0, 4.0]), 3.5, 8)
-    chain = ledger.add(whole, mean, 3.5, 7.0, 9)  # the mean times two elements
-    table = ledger.lay_out(chain)
+    lineage = Lineage()
+    codes = lineage.event(SCORE, 7, np.arange(4), nll=np.array([1.0, 2.0, 3.0, 4.0]))
+    whole = lineage.sum(codes[:2], np.array([1.0, 2.5]), 3.5, 8)
+    mean = lineage.sum(codes[2:], np.array([3.0, 4.0]), 3.5, 8)
+    chain = lineage.add(whole, mean, 3.5, 7.0, 9)  # the mean times two elements
+    table = lineage.lay_out(chain)
     assert sorted(table["pos"].tolist()) == [0, 1, 2, 3]
     assert np.allclose(np.sort(table["value"]), [1.0, 2.5, 3.0, 4.0])
     assert np.allclose(table["weight"], 1.0)
 
 
 def test_masked_elements_do_not_contribute() -> None:
-    ledger = Ledger()
-    codes = ledger.event(SCORE, 1, np.arange(3))
-    bag = ledger.sum(codes, np.array([1.0, 0.0, 2.0]), 3.0, 1)
-    assert ledger.lay_out(bag)["pos"].tolist() == [0, 2]
-    assert ledger.sum(codes, np.zeros(3), 0.0, 1) == NONE
+    lineage = Lineage()
+    codes = lineage.event(SCORE, 1, np.arange(3))
+    bag = lineage.sum(codes, np.array([1.0, 0.0, 2.0]), 3.0, 1)
+    assert lineage.lay_out(bag)["pos"].tolist() == [0, 2]
+    assert lineage.sum(codes, np.zeros(3), 0.0, 1) == NONE
 
 
-def outcome_of(name: str, **shrink: object):
+@cache
+def outcome_of(name: str):
     sub = audit_runner.submission(name)
     job = probe.job_for(sub, 64, 1)
     return sub, audit_runner.run(job)
@@ -126,38 +128,38 @@ def test_a_fork_scores_as_a_run_from_the_start() -> None:
 
 
 def test_a_score_taken_back_leaves_nothing() -> None:
-    ledger = Ledger()
-    old = ledger.event(SCORE, 1, np.arange(4))
-    new = ledger.event(SCORE, 2, np.arange(4))
-    first = ledger.sum(old[:2], np.array([1.0, 2.0]), 3.0, 1)
-    second = ledger.sum(old[2:], np.array([3.0, 4.0]), 7.0, 1)
-    again = ledger.sum(new[:2], np.array([0.5, 0.5]), 1.0, 2)
-    total = ledger.join(first, second, 3.0, 7.0, 1)
-    total = ledger.join(total, first, 10.0, -3.0, 2)
-    total = ledger.join(total, again, 7.0, 1.0, 2)
-    table = recorder._joined(ledger.lay_out(total))
+    lineage = Lineage()
+    old = lineage.event(SCORE, 1, np.arange(4))
+    new = lineage.event(SCORE, 2, np.arange(4))
+    first = lineage.sum(old[:2], np.array([1.0, 2.0]), 3.0, 1)
+    second = lineage.sum(old[2:], np.array([3.0, 4.0]), 7.0, 1)
+    again = lineage.sum(new[:2], np.array([0.5, 0.5]), 1.0, 2)
+    total = lineage.join(first, second, 3.0, 7.0, 1)
+    total = lineage.join(total, first, 10.0, -3.0, 2)
+    total = lineage.join(total, again, 7.0, 1.0, 2)
+    table = recorder_sums.joined(lineage.lay_out(total))
     assert sorted(zip(table["pos"].tolist(), table["value"].tolist())) == [
         (0, 0.5), (1, 0.5), (2, 3.0), (3, 4.0),
     ]  # fmt: skip
 
 
 def test_a_printed_sum_stays_what_it_was_when_a_gain_is_taken_of_it() -> None:
-    ledger = Ledger()
-    old, new = (ledger.event(SCORE, i, np.arange(32)) for i in (1, 2))
-    before = ledger.sum(old, np.full(32, 2.0), 64.0, 1)
-    after = ledger.sum(new, np.full(32, 1.0), 32.0, 2)
-    ledger.join(before, after, 2.0, -1.0, 3)
-    groups = ledger.groups(8, {-before - 2, -after - 2})
+    lineage = Lineage()
+    old, new = (lineage.event(SCORE, i, np.arange(32)) for i in (1, 2))
+    before = lineage.sum(old, np.full(32, 2.0), 64.0, 1)
+    after = lineage.sum(new, np.full(32, 1.0), 32.0, 2)
+    lineage.join(before, after, 2.0, -1.0, 3)
+    groups = lineage.groups(8, {-before - 2, -after - 2})
     assert {before, after} <= set(groups)
-    assert ledger.lay_out(after)["value"].tolist() == [1.0] * 32
+    assert lineage.lay_out(after)["value"].tolist() == [1.0] * 32
 
 
 def test_the_bytes_of_a_token_are_one_contribution() -> None:
-    ledger = Ledger()
-    codes = ledger.event(SCORE, 1, np.arange(2)).tolist()
+    lineage = Lineage()
+    codes = lineage.event(SCORE, 1, np.arange(2)).tolist()
     total = codes[0]
     for code, before in ((codes[0], 1.0), (codes[1], 2.0), (codes[1], 3.0)):
-        total = ledger.join(total, code, before, 1.0, 1)
-    table = recorder._joined(ledger.lay_out(total))
+        total = lineage.join(total, code, before, 1.0, 1)
+    table = recorder_sums.joined(lineage.lay_out(total))
     assert table["pos"].tolist() == [0, 1]
     assert table["value"].tolist() == [2.0, 2.0]

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -17,7 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from underpar.audit import callfilter, cell, sandbox
+from tests import children
+from underpar.audit import callfilter, cell, sandbox, walls
 from underpar.audit.cell import Ended, Limits, execute
 from underpar.audit.facts import Job, StreamSpec
 from underpar.errors import DataError
@@ -308,15 +308,14 @@ def test_signals_reach_nobody(tmp_path: Path) -> None:
         "    pass\n"
         "open('out', 'w').write('alive')\n"
     )
-    other = subprocess.Popen(["sleep", "60"])
+    other = children.start(["sleep", "60"])
     try:
         ended = inside(code, os.getpid(), other.pid)
         assert ended.files == {"out": b"alive"}
         assert ended.out.split() == ["nobody"] * 6
         assert other.poll() is None
     finally:
-        other.kill()
-        other.wait()
+        children.kill(other)
 
 
 def processes_with(marker: str) -> list[int]:
@@ -353,14 +352,10 @@ def test_the_jail_falls_with_its_owner() -> None:
     inside("")  # skips where there is no jail
     marker = f"marker-{os.getpid()}-{time.monotonic_ns()}"
     code = f"import time; time.sleep(100)  # {marker}"
-    owner = subprocess.Popen(
-        [sys.executable, "-c", "import sys; from tests.test_audit_sandbox import *\n"
-         "inside(sys.argv[1])", code],
-        cwd=Path(__file__).parents[1],
-    )  # fmt: skip
-    wait(lambda: len(processes_with(marker)) >= 2)
+    owner = children.call(inside, code)
+    children.wait_until(lambda: bool(processes_with(marker)), owner)
     os.kill(owner.pid, signal.SIGKILL)
-    owner.wait()
+    children.end(owner, code=-signal.SIGKILL)
     wait(lambda: not processes_with(marker))
 
 
@@ -436,30 +431,23 @@ def test_bubblewrap_makes_the_same_jail(monkeypatch: pytest.MonkeyPatch) -> None
     assert b"scratch" in ended.files["out"]
 
 
-#: An auditor that may make no namespaces: our own filter is upon it.
-LOCKED = (
-    "import sys\n"
-    "from tests.test_audit_sandbox import JOB, sandbox, callfilter\n"
-    "from underpar.audit.walls import PR_SET_NO_NEW_PRIVS, call\n"
-    "call('prctl', PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)\n"
-    "callfilter.install()\n"
-    "out = sandbox.run(JOB, trust=len(sys.argv) > 1)\n"
-    "print(out.status, out.error)\n"
-)
-JOB = Job("print('ran')", "train.py", {}, {}, 1, StreamSpec(64, 256, 0), 0, 20.0, 512)
+def locked() -> None:
+    """An auditor that may make no namespaces: our own filter is upon it."""
+    walls.call("prctl", walls.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    callfilter.install()
+    job = Job("print('ran')", "train.py", {}, {}, 1, StreamSpec(64, 256, 0), 0, 20.0, 512)
+    refused = sandbox.run(job)
+    program = [sys.executable, "-c", "print('ran')"]
+    ran = execute(program, {}, {}, LIMITS, environment=sandbox.ENVIRONMENT, trust=True)
+    print(refused.status, refused.error, ran.status, ran.out)
 
 
 @pytest.mark.skipif(os.uname().machine not in callfilter.ARCHITECTURES, reason="no filter here")
 def test_without_walls_it_refuses() -> None:
-    def run(*words: str) -> str:
-        done = subprocess.run([sys.executable, "-c", LOCKED, *words], capture_output=True,
-                              text=True, cwd=Path(__file__).parents[1], check=True)  # fmt: skip
-        return done.stdout
-
-    said = run()
+    said = children.end(children.call(locked)).out
     assert said.startswith("refused cannot lock in the submission's code: got unshare: ")
     assert "--trust" in said
-    assert not run("trust").startswith("refused")
+    assert said.endswith(" finished ran\n\n")
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../../x", "", "a\0b"])

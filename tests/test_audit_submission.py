@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from underpar.audit.knobs import fit, knobs, spell
+from underpar.audit.knobs import as_cast, knobs, spell
 from underpar.audit.settings import unread
 from underpar.audit.submission import read, siblings
 from underpar.errors import DataError
@@ -176,10 +176,10 @@ d = dict(e=os.environ["E_PATH"])
 
 def test_spelling() -> None:
     assert [spell(v) for v in (True, [3, 4], None, 0.5)] == ["1", "3,4", "", "0.5"]
-    assert fit("True", "int") == "1"
-    assert fit("3.0", "int") == "3"
-    assert fit("3.5", "int") is None
-    assert fit("text", "float") is None
+    assert as_cast("True", "int") == "1"
+    assert as_cast("3.0", "int") == "3"
+    assert as_cast("3.5", "int") is None
+    assert as_cast("text", "float") is None
 
 
 SWITCHED = """
@@ -225,8 +225,8 @@ def test_settings_in_running_text_and_metadata(tmp_path) -> None:
 
 
 def test_a_flag_glued_to_the_next_line_of_a_log() -> None:
-    assert fit("Truestep:1", "bool") == "1"
-    assert fit("Falsely", "") == "0"
+    assert as_cast("Truestep:1", "bool") == "1"
+    assert as_cast("Falsely", "") == "0"
 
 
 def test_a_setting_that_only_a_switch_uses_turns_the_switch_on(tmp_path) -> None:

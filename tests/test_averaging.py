@@ -111,9 +111,9 @@ def test_state_continues_bit_for_bit(kind):
         straight.update(model, step, 1.0)
         broken.update(model, step, 1.0)
         if step == 3:
-            state = {k: t.clone() for k, t in broken.state_dict().items()}
+            state = {k: t.clone() for k, t in broken.saved().items()}
             broken = make_average(spec, model)
-            broken.load_state_dict(state)
+            broken.restore(state)
     assert torch.equal(averaged(straight, model), averaged(broken, model))
 
 

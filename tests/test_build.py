@@ -59,7 +59,7 @@ def test_build_keeps_every_document(tmp_path: Path) -> None:
 def test_build_for_trains_on_the_training_split_only(tmp_path: Path) -> None:
     dataset = build_for(GENERATED, 400, tmp_path)
     alone = train_bpe([d.text for d in TRAIN], 400)
-    assert dataset.tokenizer.digest() == alone.digest()
+    assert dataset.tokenizer.fingerprint() == alone.fingerprint()
     assert (tmp_path / "tokenizer.model").read_bytes() == alone.to_bytes()
     assert decoded(dataset, dataset.val_files) == [d.text for d in VAL]
     info = describe(dataset)
@@ -122,7 +122,7 @@ def test_sources(tmp_path: Path) -> None:
     assert lossy.validation().normalized
     model = tmp_path / "b" / "tokenizer.model"
     again = build_source(str(texts), tmp_path / "c", vocab_size=0, tokenizer_path=model, held_out=1)
-    assert again.tokenizer.digest() == lossy.tokenizer.digest()
+    assert again.tokenizer.fingerprint() == lossy.tokenizer.fingerprint()
     assert decoded(again, again.train_files) == ["one", "two"]
     with pytest.raises(DataError, match="trains on shards"):
         build_for(DataSpec(), 400, tmp_path / "d")

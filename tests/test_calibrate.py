@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as torch_dist
 from torch import Tensor
 
+from tests import children
+from underpar import dist
 from underpar.errors import DataError
 from underpar.model import GPT
 from underpar.model.layers import Linear
@@ -120,25 +119,18 @@ def test_the_model_is_left_as_it_was(training: bool) -> None:
     assert all(p.grad is None for p in model.parameters())
 
 
-def _one_rank(rank: int, port: int, folder: str) -> None:
+def _one_rank(folder: str) -> None:
     """Rank 0 takes three of the four batches, rank 1 the other."""
-    torch.set_num_threads(1)
-    where = f"tcp://127.0.0.1:{port}"
-    torch_dist.init_process_group("gloo", init_method=where, rank=rank, world_size=2)
-    mine = batches(4)[:3] if rank == 0 else batches(4)[3:]
-    np.savez(
-        f"{folder}/{rank}.npz", **{p: h.numpy() for p, h in hessians(lively(LOOPED), mine).items()}
-    )
-    with pytest.raises(DataError, match=r"\[1, 0\] batches"):
-        hessians(lively(LOOPED), mine[: 1 - rank])
-    os._exit(0)  # gloo's teardown aborts one rank in fifty: see dist.leave
+    with dist.processes():
+        mine = batches(4)[:3] if dist.is_main() else batches(4)[3:]
+        sums = {path: h.numpy() for path, h in hessians(lively(LOOPED), mine).items()}
+        np.savez(f"{folder}/{dist.rank()}.npz", **sums)
+        with pytest.raises(DataError, match=r"\[1, 0\] batches"):
+            hessians(lively(LOOPED), mine[: 1 - dist.rank()])
 
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    torch.multiprocessing.spawn(_one_rank, (port, str(tmp_path)), nprocs=2)
+    children.ranks(_one_rank, str(tmp_path))
     alone = hessians(lively(LOOPED), batches(4))
     for rank in range(2):
         with np.load(tmp_path / f"{rank}.npz") as together:

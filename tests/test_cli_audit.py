@@ -1,16 +1,18 @@
-"""underpar audit: exit codes, files, batches, and how it fails. The probing itself is not run."""
+"""underpar audit: exit codes, files, batches, and how it fails. The probing is mostly pretended."""
 
 from __future__ import annotations
 
 import json
-import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.commands import end, start, underpar, wait_until
+from tests import children
+from tests.audit_runner import SCRIPTS
+from tests.children import wait_until
+from tests.commands import start, underpar
 from tests.test_audit_review import WITNESS, condition
 from tests.test_audit_sandbox import wait
 from underpar.audit import audit as whole
@@ -183,6 +185,21 @@ def test_empty_list_is_usage(tmp_path: Path) -> None:
     assert underpar("audit", "--batch", tmp_path / "none").code == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "code"), [("legal", 0), pytest.param("violating", 1, marks=pytest.mark.slow)]
+)
+def test_the_whole_of_it_with_a_real_jail(name: str, code: int, tmp_path: Path) -> None:
+    answer = tmp_path / "a.json"
+    done = underpar("audit", SCRIPTS / f"two_pass_{name}.py", "--json", answer)
+    if "cannot lock in" in done.out:
+        pytest.skip("no isolation here")
+    assert done.code == code, done
+    found = json.loads(answer.read_text())["conditions"]
+    broken = {word for word, told in found.items() if told["verdict"] != "holds"}
+    assert broken == ({"causal", "score_first", "single_pass"} if code else set())
+    assert all("token" in found[word]["witness"] for word in broken)
+
+
 def test_an_interrupt_from_outside_ends_the_run(tmp_path: Path) -> None:
     path = script(tmp_path)
     (path / "train_gpt.py").write_text("val_loss = 0\nwhile True:\n    val_loss += 1\n")
@@ -191,12 +208,11 @@ def test_an_interrupt_from_outside_ends_the_run(tmp_path: Path) -> None:
     if not Path(jail).exists():
         pytest.skip("the kernel does not list children")
     wait_until(lambda: bool(Path(jail).read_text()), process)
-    children = Path(jail).read_text().split()
-    os.kill(process.pid, signal.SIGINT)
-    done = end(process)
-    assert done.code == 130, done
+    jailed = Path(jail).read_text().split()
+    process.send_signal(signal.SIGINT)
+    done = children.end(process, code=130)
     assert "Traceback" not in done.err
-    wait(lambda: not any(alive(int(child)) for child in children))
+    wait(lambda: not any(alive(int(child)) for child in jailed))
 
 
 def alive(process: int) -> bool:

@@ -9,7 +9,8 @@ import pytest
 
 from tests.commands import underpar
 from underpar.artifact.estimate import expected_bytes
-from underpar.recipe.load import digest, resolve
+from underpar.recipe.load import resolve
+from underpar.recipe.plain import digest
 from underpar.recipe.presets import PRESETS
 
 

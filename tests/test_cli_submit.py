@@ -10,7 +10,7 @@ import pytest
 from tests.commands import Run, underpar
 from tests.submitting import CODE, edit, load, proof, stand_in, three
 from tests.test_readme import commands, parse
-from underpar import bundle, rerun
+from underpar import rerun, ship
 from underpar.recipe.load import resolve
 from underpar.report.record import Record
 from underpar.submit.folder import bundle_only
@@ -23,7 +23,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 
 @pytest.fixture
 def code(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bundle, "write", stand_in, raising=False)
+    monkeypatch.setattr(ship, "write", stand_in, raising=False)
 
 
 @pytest.mark.usefixtures("code")
@@ -63,7 +63,9 @@ def test_just_the_code(tmp_path: Path) -> None:
     assert names == {"train_gpt.py": CODE, "train_gpt_readable.py": b"# pr1413\n"}
     assert f"{len(CODE):,} bytes" in done.out
     assert underpar("submit", "--bundle-only", "pr14", "-o", tmp_path / "b").failed_with("pr1413")
-    assert bundle_only(resolve("nano"), tmp_path / "c")["train_gpt.py"] == len(CODE)
+    assert bundle_only(resolve("nano"), tmp_path / "c", write_code=stand_in)["train_gpt.py"] == len(
+        CODE
+    )
 
 
 @pytest.mark.usefixtures("code")

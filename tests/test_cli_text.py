@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import random
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,19 +12,21 @@ from unittest.mock import patch
 
 import pytest
 
+from tests import children
+from tests.children import wait_until
 from tests.coding import always_coded, prose
-from tests.commands import Finished, Run, end, fill_disk, start, underpar, wait_until
+from tests.commands import Finished, Run, fill_disk, start, underpar
 from underpar.artifact.pack import file_sha256
 from underpar.cli.main import main
 
 NOISE = random.Random(5).randbytes(3000)
+TEXT = prose(1000)
 
 
 def piped(data: bytes, *arguments: object) -> tuple[int, bytes, str]:
     """The command in a process of its own: exit code, stdout, stderr."""
-    command = [sys.executable, "-m", "underpar", *map(str, arguments)]
-    done = subprocess.run(command, input=data, capture_output=True, check=False)
-    return done.returncode, done.stdout, done.stderr.decode()
+    done = children.python("-m", "underpar", *arguments, given=data, text=False, code=None)
+    return done.code, done.out, done.err.decode()
 
 
 def redirected(data: bytes, *arguments: object) -> tuple[int, bytes, str]:
@@ -50,7 +51,7 @@ def model(nano_run: Run) -> Path:
 @pytest.fixture
 def text(tmp_path: Path) -> Path:
     path = tmp_path / "text.txt"
-    path.write_bytes(prose(3000))
+    path.write_bytes(TEXT)
     return path
 
 
@@ -71,14 +72,14 @@ def test_there_and_back(model: Path, text: Path, tmp_path: Path) -> None:
     done = ok("compress", text, "--artifact", model, "--lanes", 16)
     file = tmp_path / "text.txt.up"
     size = file.stat().st_size
-    assert size < 1500
-    assert f"3,000 bytes -> {size:,} bytes, {8 * size / 3000:.3f} bits a byte" in done.err
-    assert text.read_bytes() == prose(3000)
+    assert size < 600
+    assert f"1,000 bytes -> {size:,} bytes, {8 * size / 1000:.3f} bits a byte" in done.err
+    assert text.read_bytes() == TEXT
     text.unlink()
     ok("decompress", file, "-a", model)
-    assert text.read_bytes() == prose(3000)
+    assert text.read_bytes() == TEXT
     ok("decompress", file, "-a", model, "-o", tmp_path / "new" / "copy")
-    assert (tmp_path / "new" / "copy").read_bytes() == prose(3000)
+    assert (tmp_path / "new" / "copy").read_bytes() == TEXT
     assert names(tmp_path) == ["new", "text.txt", "text.txt.up"]
 
 
@@ -94,17 +95,17 @@ def test_there_and_back(model: Path, text: Path, tmp_path: Path) -> None:
 def test_flags_and_info(
     model: Path, text: Path, tmp_path: Path, flags: tuple[object, ...], said: tuple[str, ...]
 ) -> None:
-    text.write_bytes(prose(600))
+    text.write_bytes(prose(300))
     ok("compress", text, "-a", model, *flags)
     file = tmp_path / "text.txt.up"
     told = ok("info", file).out
     size = file.stat().st_size
-    assert f"600 bytes in {size:,}: {8 * size / 600:.3f} bits a byte" in told
-    assert "blocks      1, 0 of them stored; 600 tokens" in told
+    assert f"300 bytes in {size:,}: {8 * size / 300:.3f} bits a byte" in told
+    assert "blocks      1, 0 of them stored; 300 tokens" in told
     assert file_sha256(model)[:32] in told
     assert all(part in told for part in said)
     ok("decompress", file, "-a", model, "-f")
-    assert text.read_bytes() == prose(600)
+    assert text.read_bytes() == prose(300)
 
 
 def test_info_on_a_model_and_on_what_is_neither(model: Path, text: Path, tmp_path: Path) -> None:
@@ -161,7 +162,7 @@ def test_nothing_is_overwritten_unless_told(model: Path, text: Path, tmp_path: P
     assert underpar(*words).failed_with("text.txt exists already")
     assert text.read_bytes() == b"changed"
     ok(*words, "-f")
-    assert text.read_bytes() == prose(3000)
+    assert text.read_bytes() == TEXT
 
 
 def test_mistakes_are_one_line(model: Path, text: Path, tmp_path: Path) -> None:
@@ -204,7 +205,7 @@ def test_another_model_and_another_machine(
     assert refused.failed_with("here 9.8.7", "--portable", "--try-anyway")
     assert names(tmp_path) == ["text.txt.up"]
     ok("decompress", file, "-a", model, "--try-anyway")
-    assert text.read_bytes() == prose(3000)
+    assert text.read_bytes() == TEXT
 
 
 def test_a_full_disk(
@@ -220,11 +221,12 @@ def test_a_full_disk(
 
 def test_through_pipes(model: Path) -> None:
     """Nothing but the data on stdout."""
-    code, file, err = piped(prose(3000), "compress", "-", "-a", model, "--lanes", 16)
+    words = ("--lanes", 16, "--no-adapt")  # an optimizer takes seconds to be imported
+    code, file, err = piped(TEXT, "compress", "-", "-a", model, *words)
     assert code == 0, err
-    assert f"3,000 bytes -> {len(file):,} bytes" in err
+    assert f"1,000 bytes -> {len(file):,} bytes" in err
     code, back, err = redirected(file, "decompress", "-", "-a", model)
-    assert (code, back) == (0, prose(3000)), err
+    assert (code, back) == (0, TEXT), err
 
 
 def test_a_pipe_that_breaks_off(model: Path, text: Path, tmp_path: Path) -> None:
@@ -244,7 +246,7 @@ def test_from_a_file_to_stdout_and_from_stdin_to_a_file(
     out = tmp_path / "out"
     code, nothing, err = redirected(file, "decompress", "-", "-o", out, "-a", model)
     assert (code, nothing) == (0, b""), err
-    assert out.read_bytes() == prose(3000)
+    assert out.read_bytes() == TEXT
 
 
 # --- stopped in the middle --------------------------------------------------------------------
@@ -256,7 +258,7 @@ def test_ctrl_c_leaves_no_half_file(model: Path, text: Path, tmp_path: Path) -> 
     wait_until(lambda: any(tmp_path.glob(".*.part")), process)
     time.sleep(0.5)  # the model is loaded by now, and the text takes minutes
     process.send_signal(signal.SIGINT)
-    done = end(process)
+    done = children.end(process, code=None)
     # a shell says 130 for both; the second is how Python ends when it is hit in an import
     assert done.code in (130, -signal.SIGINT), done.err
     assert "Traceback" not in done.err

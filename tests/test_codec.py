@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import io
 import random
-import subprocess
-import sys
 import tracemalloc
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from unittest.mock import patch
 
@@ -19,27 +16,27 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests import children
 from tests.coding import (
     ANY,
     LEARNS,
     OPTIONS,
     TINY,
     always_coded,
+    bpe,
     compressed,
     decompressed,
     prose,
     tiny_file,
 )
-from underpar.artifact.pack import load
+from underpar.artifact.load import load
 from underpar.bits import LN2
 from underpar.codec import blocks, codec, machine
 from underpar.codec.blocks import MODEL, STORED, Block, Header
 from underpar.codec.codec import BLOCK_BYTES, Options, Writer, header_for
 from underpar.codec.session import Session
-from underpar.data.corpus import generated_documents
-from underpar.data.tokenizer import Tokenizer, train_bpe
 from underpar.errors import ArtifactError, CodecError
-from underpar.recipe.load import section_to_json
+from underpar.recipe.plain import section_to_json
 
 NOISE = random.Random(0).randbytes(1 << 20)
 FAST = Options(lanes=16)
@@ -58,7 +55,7 @@ def kinds(file: bytes) -> list[int]:
 # --- every byte back --------------------------------------------------------------------------
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(text=ANY, options=OPTIONS, anyway=st.booleans())
 def test_any_bytes_come_back(tiny_model: Path, text: bytes, options: Options, anyway: bool) -> None:
     if anyway:
@@ -80,15 +77,15 @@ def test_any_bytes_come_back(tiny_model: Path, text: bytes, options: Options, an
         b"",
         b"\0",
         b"a",
-        b"\0" * 4000,
-        b"\xff\xfe" * 900,
-        b"\xed\xa0\x80 the old mill \xe2\x96" * 60,
+        b"\0" * 1000,
+        b"\xff\xfe" * 300,
+        b"\xed\xa0\x80 the old mill \xe2\x96" * 30,
         bytes(range(256)) * 3,
-        "\U0001f600e\u0301\ufb01\u3000".encode() * 50,
-        b"\r\n\t \0" * 200,
+        "\U0001f600e\u0301\ufb01\u3000".encode() * 30,
+        b"\r\n\t \0" * 100,
         NOISE[:300],
-        NOISE[:100_000],
-        zlib.compress(prose(40_000)),
+        NOISE[:50_000],
+        zlib.compress(prose(20_000)),
     ],
     ids=["empty", "NUL", "a", "NULs", "not UTF-8", "partly UTF-8", "all bytes", "Unicode",
          "control", "little noise", "noise", "deflated"],
@@ -107,29 +104,24 @@ def test_nothing_grows(tiny_model: Path, text: bytes) -> None:
 )
 def test_prose_in_every_mode(nano_run: object, options: Options, adapt: bool) -> None:
     model = nano_run["model.upar"]  # type: ignore[index]
-    text, options = prose(500), replace(options, adapt=adapt)
+    text, options = prose(300), replace(options, adapt=adapt)
     file, report = compressed(text, model, options)
     assert decompressed(file, model) == text
     assert len(file) < 0.65 * len(text)
     header, (block,) = content(file)
     assert header.adapts == (adapt and not options.portable)
     assert header.portable == options.portable
-    assert (block.lanes, block.n_tokens) == (0 if options.exact else options.lanes, 500)
-    assert (report.tokens, report.stored) == (500, 0)
+    assert (block.lanes, block.n_tokens) == (0 if options.exact else options.lanes, 300)
+    assert (report.tokens, report.stored) == (300, 0)
     notes = options.portable
     assert len(block.payload) == pytest.approx(report.nats / LN2 / 8, abs=4 if not notes else 80)
-
-
-@cache
-def bpe(lossless: bool) -> Tokenizer:
-    return train_bpe([d.text for d in generated_documents(0)], 400, lossless=lossless)
 
 
 @pytest.mark.parametrize("lossless", [True, False])
 def test_with_a_sentencepiece_tokenizer(tmp_path: Path, lossless: bool) -> None:
     spec = replace(TINY, vocab_size=403)  # more than there are pieces, as padded models have
     model = tiny_file(tmp_path / "m.upar", tokenizer=bpe(lossless), spec=spec)
-    texts = [prose(1500), b" a  b\xff\0\r\n\xe2\x96 c ", "e\u0301\ufb01 \u2581".encode()]
+    texts = [prose(1000), b" a  b\xff\0\r\n\xe2\x96 c ", "e\u0301\ufb01 \u2581".encode()]
     with always_coded():
         for text in (*texts, b"".join(texts)):
             file, report = compressed(text, model, Options(lanes=8, block_bytes=700))
@@ -152,8 +144,8 @@ def test_a_tokenizer_that_cannot_say_it(tmp_path: Path, monkeypatch: pytest.Monk
 def test_one_process_writes_and_another_reads(tiny_model: Path, tmp_path: Path) -> None:
     count = 2000
     for side in ("write", "read"):
-        words = [sys.executable, "-m", "tests.coding", side, str(tiny_model), str(tmp_path)]
-        subprocess.run([*words, str(count)], check=True)
+        words = ("-m", "tests.coding", side, tiny_model, tmp_path, count)
+        children.python(*words, cwd=children.ROOT, timeout=900)
     coded = 0
     for i in range(count):
         text = (tmp_path / f"{i}.text").read_bytes()
@@ -184,14 +176,14 @@ def test_one_block_if_asked_and_few_by_default(tiny_model: Path) -> None:
 
 
 def test_a_later_block_profits_from_the_ones_before(tiny_model: Path) -> None:
-    text = prose(4000)
-    options = replace(FAST, block_bytes=1000)
+    text = prose(2400)
+    options = replace(FAST, block_bytes=600)
     with always_coded():
         sizes, fixed = (
             [len(b.payload) for b in content(compressed(text, tiny_model, o)[0])[1]]
             for o in (options, replace(options, adapt=False))
         )
-        alone = len(content(compressed(text[-900:], tiny_model, options)[0])[1][0].payload)
+        alone = len(content(compressed(text[-540:], tiny_model, options)[0])[1][0].payload)
     assert sizes[-1] < 0.75 * alone
     assert sum(sizes) < 0.8 * sum(fixed)
     assert sizes[-1] < 0.8 * sizes[0]
@@ -266,7 +258,7 @@ class Sink(io.RawIOBase):
 
 
 def test_no_more_is_read_than_a_block_needs(tiny_model: Path) -> None:
-    size, text = 4096, NOISE[: 50 * 4096]
+    size, text = 4096, NOISE[: 20 * 4096]
     source = Counted(text, most=1000)
     ahead: list[int] = []
     sink = Sink(lambda written: ahead.append(source.read_so_far - written))
@@ -285,7 +277,7 @@ def test_no_more_is_read_than_a_block_needs(tiny_model: Path) -> None:
 def test_memory_does_not_grow_with_the_text(tiny_model: Path, tmp_path: Path) -> None:
     source, file, back = tmp_path / "text", tmp_path / "text.up", tmp_path / "back"
     peaks = []
-    for n in (2, 12):
+    for n in (1, 4):
         source.write_bytes(NOISE * n)
         tracemalloc.start()
         with source.open("rb") as a, file.open("wb") as b:

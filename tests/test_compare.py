@@ -12,7 +12,7 @@ import pytest
 from tests.commands import byte_data
 from tests.test_stats import PR1394, PR1413, PR1413_BPB, SP8192
 from underpar.bits import Score
-from underpar.data.dataset import open_dataset
+from underpar.data.opening import open_dataset
 from underpar.errors import DataError
 from underpar.recipe.load import resolve
 from underpar.recipe.schema import Recipe

@@ -66,15 +66,13 @@ def check_guards(backend):
     assert loss(model, ids, targets).item() == pytest.approx(seen[0])
 
 
-def test_compiled_graphs_notice_loops_and_hooks():
-    check_guards("eager")  # the tracing compiler's guards, without the C++ behind it
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["eager", "inductor"])  # guards alone, and the C++ behind them
+def test_compiled_graphs_notice_loops_and_hooks(backend):
+    check_guards(backend)
 
 
 @pytest.mark.slow
-def test_compiled_code_notices_loops_and_hooks():
-    check_guards("inductor")
-
-
 def test_hooks_put_back_on_need_no_new_graph():
     model, (ids, targets) = busy_model(), batch()
     compiled = compute.compiled_loss(model, "eager")

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,28 +11,30 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests import children
 from underpar import dist
 from underpar.errors import MachineError
 
-CHILD = """
-import json, sys, torch
-from underpar import dist
-with dist.processes():
-    r = dist.rank()
-    x = dist.all_reduce_sum(torch.tensor([1.0 + r, 10.0]))
-    m = dist.all_reduce_mean(torch.tensor([1.0 + r]))
-    dist.barrier()
-    out = {
-        "rank": r, "world": dist.world_size(), "main": dist.is_main(),
-        "sum": x.tolist(), "mean": m.tolist(),
-        "float64": dist.sum_float64(0.1 + r, 1e-17),
-        "gather": dist.gather({"r": r}),
-        "broadcast": dist.broadcast(f"from {r}"),
-        "share": dist.share(7),
-    }
-    with open(sys.argv[1] + f"/{r}.json", "w") as handle:
-        json.dump(out, handle)
-"""
+
+def _report(folder: str) -> None:
+    """What a rank saw, as a file."""
+    with dist.processes():
+        r = dist.rank()
+        x = dist.all_reduce_sum(torch.tensor([1.0 + r, 10.0]))
+        m = dist.all_reduce_mean(torch.tensor([1.0 + r]))
+        dist.barrier()
+        seen = {
+            "rank": r,
+            "world": dist.world_size(),
+            "main": dist.is_main(),
+            "sum": x.tolist(),
+            "mean": m.tolist(),
+            "float64": dist.sum_float64(0.1 + r, 1e-17),
+            "gather": dist.gather({"r": r}),
+            "broadcast": dist.broadcast(f"from {r}"),
+            "share": dist.share(7),
+        }
+        Path(folder, f"{r}.json").write_text(json.dumps(seen))
 
 
 def test_alone_everything_is_a_no_op() -> None:
@@ -93,25 +91,7 @@ def test_shares_cover_everything_once_and_evenly(n: int, world: int) -> None:
 
 
 def test_two_processes_agree(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(tmp_path)],
-            env={
-                **os.environ,
-                **common,
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "OMP_NUM_THREADS": "1",
-                "CUDA_VISIBLE_DEVICES": "",
-            },
-        )
-        for rank in (0, 1)
-    ]
-    assert [child.wait(timeout=120) for child in children] == [0, 0]
+    children.ranks(_report, str(tmp_path))
     outs = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
     assert [(o.pop("rank"), o.pop("main"), o.pop("share")) for o in outs] == [
         (0, True, [0, 3]),

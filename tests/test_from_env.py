@@ -74,7 +74,7 @@ def test_the_published_settings_are_the_preset(preset: str, run: str) -> None:
 FIXED_456 = """name model.smear quant.matrix_bits quant.mlp_bits quant.embed_bits
     quant.passthrough quant.overrides quant.compressor score.ttt_optimizer train.matrix_wd"""
 FIXED_1413 = """name data.loader model.activation model.rope_ntk train.average quant.method
-    quant.clip quant.symmetric quant.byte_shuffle"""
+    quant.clip quant.symmetric quant.byte_shuffle quant.fill"""
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,8 @@ import io
 import json
 import re
 import signal
-import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests import children
 from underpar import progress
 from underpar.data import hub
-from underpar.data.dataset import open_dataset
+from underpar.data.opening import open_dataset
 from underpar.data.shards import read_shard, write_shard
 from underpar.data.tokenizer import train_bpe
 from underpar.errors import DataError, DependencyError, MachineError
@@ -277,13 +276,10 @@ def test_a_killed_download_leaves_no_half_file_and_goes_on(remote: Hub, tmp_path
         "import sys; from pathlib import Path; from underpar.data import hub;"
         "hub.download('sp64', 2, Path(sys.argv[1]), endpoint=sys.argv[2])"
     )
-    child = subprocess.Popen([sys.executable, "-c", code, str(out), remote.url])
-    deadline = time.monotonic() + 60
-    while last not in remote.got and time.monotonic() < deadline:
-        time.sleep(0.02)
+    child = children.start([sys.executable, "-c", code, out, remote.url])
+    children.wait_until(lambda: last in remote.got, child)
     child.send_signal(signal.SIGKILL)
-    child.wait()
-    assert last in remote.got, "the child never came to the last file"
+    children.end(child, code=-signal.SIGKILL)
     remote.release.set()
     remote.stall.clear()
     assert not (out / "datasets" / NAME / "fineweb_train_000001.bin").exists()

@@ -16,6 +16,7 @@ from underpar.data.validation import ValidationSet
 from underpar.model import GPT, loss
 from underpar.recipe.schema import ScoreSpec
 from underpar.score.adapt import chunk_lr_multiplier
+from underpar.score.laned import score_in_lanes
 from underpar.score.lanes import (
     LEAST_CHUNKS,
     LEAST_TOKENS,
@@ -27,7 +28,6 @@ from underpar.score.lanes import (
     lane_edges,
     lanes_for,
 )
-from underpar.score.scorer import score_model
 from underpar.score.windows import WindowPlan
 
 
@@ -118,11 +118,11 @@ def _streams(stream: ValidationSet, lanes: int) -> list[torch.Tensor]:
     return [torch.cat((ids[:1], ids[a + 1 : b + 1])) for a, b in pairwise(edges)]
 
 
-@pytest.mark.parametrize("lanes", [1, 2, 7, 210])
+@pytest.mark.parametrize("lanes", [1, 2, 7, pytest.param(210, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("stage", ["plain", "sliding"])
 def test_lanes_are_scored_as_streams_of_their_own(stage: str, lanes: int) -> None:
     model, stream = small_model().eval(), small_stream()
-    result = score_model(model, SCORE, stream, stage, lanes=lanes)  # type: ignore[arg-type]
+    result = score_in_lanes(model, SCORE, stream, stage, lanes=lanes)  # type: ignore[arg-type]
     wanted = []
     for ids in _streams(stream, lanes):
         plan = WindowPlan(len(ids) - 1, 16, 16 if stage == "plain" else SCORE.stride)
@@ -168,31 +168,31 @@ def _adapting(model: GPT, stream: ValidationSet, lanes: int) -> tuple[np.ndarray
 
 @pytest.mark.parametrize("lanes", [1, 2, 3])
 def test_lanes_adapt_together(lanes: int) -> None:
-    # 599 targets: the lanes end at different places, and the last chunk is ragged
-    stream = small_stream(600)
-    result = score_model(small_model(), SCORE, stream, "ttt", lanes=lanes)
+    # 299 targets: the lanes end at different places, and the last chunk is ragged
+    stream = small_stream(300)
+    result = score_in_lanes(small_model(), SCORE, stream, "ttt", lanes=lanes)
     nll, steps = _adapting(small_model(), stream, lanes)
     assert result.steps == steps
     assert steps > 8
     np.testing.assert_allclose(result.nll, nll, atol=1e-3)
     assert result.score.nats == pytest.approx(float(nll.sum(dtype=np.float64)), rel=1e-5)
-    assert (result.score.tokens, result.score.complete) == (599, True)
+    assert (result.score.tokens, result.score.complete) == (299, True)
 
 
 def test_the_first_chunks_are_scored_before_any_of_them_is_learned_from() -> None:
-    stream = small_stream(600)
+    stream = small_stream(300)
     for lanes in (2, 3):
-        sliding = score_model(small_model(), SCORE, stream, "sliding", lanes=lanes).nll
-        ttt = score_model(small_model(), SCORE, stream, "ttt", lanes=lanes).nll
-        for edge in lane_edges(599, lanes)[:-1]:
+        sliding = score_in_lanes(small_model(), SCORE, stream, "sliding", lanes=lanes).nll
+        ttt = score_in_lanes(small_model(), SCORE, stream, "ttt", lanes=lanes).nll
+        for edge in lane_edges(299, lanes)[:-1]:
             np.testing.assert_array_equal(ttt[edge : edge + 48], sliding[edge : edge + 48])
             assert not np.array_equal(ttt[edge + 64 : edge + 96], sliding[edge + 64 : edge + 96])
 
 
 def test_a_limit_and_lanes() -> None:
     stream = small_stream()
-    part = score_model(small_model(), SCORE, stream, "sliding", limit=100, lanes=3)
-    alone = score_model(small_model(), SCORE, stream.head(100), "sliding", lanes=3)
+    part = score_in_lanes(small_model(), SCORE, stream, "sliding", limit=100, lanes=3)
+    alone = score_in_lanes(small_model(), SCORE, stream.beginning(100), "sliding", lanes=3)
     np.testing.assert_array_equal(part.nll[:100], alone.nll)
     assert np.isnan(part.nll[100:]).all()
     assert part.score.coverage == 100 / 210

@@ -10,7 +10,7 @@ import pytest
 
 from tests.commands import byte_data
 from underpar.bits import LN2, Score
-from underpar.data.dataset import open_dataset
+from underpar.data.opening import open_dataset
 from underpar.errors import DataError
 from underpar.recipe.load import resolve
 from underpar.report.leaderboard import leaderboard
@@ -46,7 +46,6 @@ def make(tmp_path: Path, facts: DataFacts) -> Make:
             ArtifactFacts(
                 file_bytes=total - 1000,
                 code_bytes=1000,
-                code_method="lzma",
                 total_bytes=total,
                 budget_bytes=16_000_000,
                 sha256="00" * 32,

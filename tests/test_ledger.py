@@ -36,7 +36,7 @@ def test_score_is_the_code_length_of_the_targets():
     assert score.nats == pytest.approx(-p.log().sum().item(), rel=1e-6)
     assert (score.tokens, score.bytes, score.coverage) == (39, int(lengths.sum()), 1.0)
     assert score.seconds == 2.5
-    np.testing.assert_allclose(ledger.nll(), -p.log().numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(ledger.targets(), -p.log().numpy(), rtol=1e-5, atol=1e-6)
     assert (ledger.nats, ledger.bytes) == (pytest.approx(score.nats, rel=1e-12), score.bytes)
 
 
@@ -66,7 +66,7 @@ def test_the_stream_is_the_ledgers_own():
     target = int(tokens[1])
     tokens[:] = 0  # too late to change what will be scored
     honest.commit([(0, 39)], rows)
-    assert honest.nll()[0] == pytest.approx(-rows[0].log_softmax(-1)[target].item(), abs=1e-6)
+    assert honest.targets()[0] == pytest.approx(-rows[0].log_softmax(-1)[target].item(), abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_a_partial_score_says_so():
     assert score.coverage == 10 / 39
     assert score.bytes == lengths[3:13].sum()
     assert str(score).startswith("PARTIAL")
-    assert np.isnan(ledger.nll()).sum() == 29
+    assert np.isnan(ledger.targets()).sum() == 29
 
 
 def test_streams_that_cannot_be_scored():

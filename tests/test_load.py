@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -13,19 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests import children
 from underpar.errors import RecipeError
 from underpar.recipe.keys import KEYS
 from underpar.recipe.load import (
-    digest,
     flatten,
     from_json,
     replace_keys,
     resolve,
     section_from_json,
-    section_to_json,
-    to_json,
     to_toml,
 )
+from underpar.recipe.plain import digest, section_to_json, to_json
 from underpar.recipe.presets import PRESETS
 from underpar.recipe.schema import ModelSpec, Recipe, ScoreSpec, TrainSpec
 
@@ -239,4 +236,4 @@ def test_recipes_load_without_torch() -> None:
         "import sys, underpar.recipe.load, underpar.recipe.from_env\n"
         "assert not {'torch', 'numpy'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    children.python("-c", code)

@@ -145,13 +145,13 @@ def test_shuffled_with_fewer_files_than_ranks(
 def test_resume_is_exact(files: list[Path], kind: str, before: int) -> None:
     loader = make_loader(DataSpec(loader=kind), files, seq_len=8, micro_tokens=24)
     take(loader, before)
-    state = json.loads(json.dumps(loader.state()))
+    state = json.loads(json.dumps(loader.bookmark()))
     wanted = take(loader, 30)
     fresh = make_loader(DataSpec(loader=kind), files, seq_len=8, micro_tokens=24)
     take(fresh, 7)
     fresh.restore(state)
     assert same(take(fresh, 30), wanted)
-    assert fresh.state() == loader.state()
+    assert fresh.bookmark() == loader.bookmark()
 
 
 @pytest.mark.parametrize("kind", ["sequential", "shuffled", "recent"])
@@ -163,8 +163,8 @@ def test_state_is_the_same_on_every_rank(
         as_rank(monkeypatch, rank, 2)
         loaders.append(make_loader(DataSpec(loader=kind), files, seq_len=8, micro_tokens=8))
         take(loaders[-1], 5)
-    state = loaders[0].state()
-    assert state == loaders[1].state()
+    state = loaders[0].bookmark()
+    assert state == loaders[1].bookmark()
     again = make_loader(DataSpec(loader=kind), files, seq_len=8, micro_tokens=8)
     again.restore(state)
     assert same(take(again, 5), take(loaders[1], 5))
@@ -175,9 +175,10 @@ def test_restore_refuses_a_foreign_state(files: list[Path], kind: str) -> None:
     loader = make_loader(DataSpec(loader=kind), files, seq_len=8, micro_tokens=8)
     other = make_loader(DataSpec(loader=kind), files[:2], seq_len=8, micro_tokens=8)
     with pytest.raises(DataError, match="loader state: tokens"):
-        loader.restore(other.state())
+        loader.restore(other.bookmark())
+    other = make_loader(DataSpec(loader=kind), files, seq_len=4, micro_tokens=8)
     with pytest.raises(DataError, match="loader state: seq_len"):
-        loader.restore(make_loader(DataSpec(loader=kind), files, seq_len=4, micro_tokens=8).state())
+        loader.restore(other.bookmark())
     with pytest.raises(DataError, match="loader state: kind"):
         loader.restore({})
 
@@ -191,13 +192,6 @@ def test_tiny_corpora(files: list[Path], kind: str) -> None:
     ).next_batch()
     assert isinstance(inputs, Tensor)
     assert inputs.shape == (10, 7)
-
-
-def test_refuses_bad_arguments(files: list[Path]) -> None:
-    with pytest.raises(DataError, match="no training shards"):
-        make_loader(DataSpec(loader="sequential"), [], seq_len=8, micro_tokens=8)
-    with pytest.raises(DataError, match="a multiple of 8"):
-        make_loader(DataSpec(loader="sequential"), files, seq_len=8, micro_tokens=12)
 
 
 def test_recent_prefers_the_end_by_the_half_life(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import pytest
 from tests.training import spec
 from underpar import progress
 from underpar.bits import Score
-from underpar.train.log import position, report_score, report_step
-from underpar.train.state import Counters
+from underpar.train.counters import Counters
+from underpar.train.log import log_step, position, report_score, show_step
 
 
 @pytest.fixture
@@ -27,7 +27,9 @@ def test_position():
 def test_a_step_is_a_line_and_a_metric(folder):
     train = spec(iterations=1000, log_every=100)
     for step in (1, 10, 11, 99, 100):
-        report_step(train, Counters(step=step, elapsed=0.5 * step), 3.25, 0.5)
+        counters = Counters(step=step, elapsed=0.5 * step, losses=[3.25])
+        log_step(train, counters, 0.5)
+        show_step(train, counters, 0.5)
     lines = (folder / "log.txt").read_text().splitlines()
     assert [line.split()[0] for line in lines] == ["step:1/1000", "step:10/1000", "step:100/1000"]
     assert lines[-1] == (
@@ -47,7 +49,8 @@ def test_a_step_is_a_line_and_a_metric(folder):
 
 
 def test_time_left_is_the_nearer_end(folder):
-    report_step(spec(seconds=60, iterations=1000), Counters(step=100, elapsed=50.0), 1.0, 1.0)
+    counters = Counters(step=100, elapsed=50.0, losses=[1.0])
+    show_step(spec(seconds=60, iterations=1000), counters, 1.0)
     assert json.loads((folder / "metrics.jsonl").read_text())["seconds_left"] == 10.0
 
 

@@ -3,10 +3,7 @@
 import itertools
 import json
 import math
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests import training
+from tests import children, training
 from tests.training import run, spec
 from underpar import progress
 from underpar.bits import Score
@@ -23,8 +20,6 @@ from underpar.model.layers import Linear
 from underpar.train import checkpoint as files
 from underpar.train import prune, schedule
 from underpar.train.averaging import EMA
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -59,17 +54,9 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
-def child(folder: Path, *jobs: dict, processes: int = 1) -> subprocess.CompletedProcess:
-    """``tests.training`` with these jobs in a process of its own, or in several."""
-    command = [sys.executable, "-W", "error", "-m"]
-    if processes > 1:  # torchrun, whose own code is not ours to hold to -W error
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        command += [f"--nproc-per-node={processes}", "-m"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command += ["tests.training", str(folder), *map(json.dumps, jobs)]
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
-    )
+def child(folder: Path, job: dict, code: int = 0) -> None:
+    """``tests.training`` with this job in a process of its own."""
+    children.end(children.call(training.main, [str(folder), json.dumps(job)]), code=code)
 
 
 def outcome(folder: Path, name: str, rank: int = 0) -> dict:
@@ -251,8 +238,7 @@ def test_interrupted_and_resumed_is_uninterrupted(name, shard, tmp_path):
 def test_killed_and_resumed_is_uninterrupted(shard, tmp_path):
     train = {"checkpoint_seconds": 1e-9, "average": "ema"}
     job = {"out": "part", "train": train, "model": "looped", "checkpoint": "c", "kill_at": 7}
-    killed = child(tmp_path, job)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    child(tmp_path, job, code=-signal.SIGKILL)
     assert files.newest(tmp_path / "c").name == "step_000000006.npz"
     resumed = run(shard, spec(**train), "looped", checkpoint=tmp_path / "c", resume=True)
     assert resumed.report == run(shard, spec(**train), "looped").report
@@ -301,8 +287,8 @@ def test_a_damaged_checkpoint_is_said_and_the_older_one_works(shard, tmp_path):
 
 def test_two_processes_equal_one(shard, tmp_path):
     trains = {d: {"iterations": 20, "dtype": d, "average": "ema"} for d in ("float32", "bfloat16")}
-    done = child(tmp_path, *({"out": d, "train": t} for d, t in trains.items()), processes=2)
-    assert done.returncode == 0, done.stderr
+    jobs = ({"out": d, "train": t} for d, t in trains.items())
+    children.ranks(training.main, [str(tmp_path), *map(json.dumps, jobs)])
     for dtype, train in trains.items():
         want = run(shard, spec(**train)).result.losses
         got = outcome(tmp_path, dtype)
@@ -315,10 +301,7 @@ def test_two_processes_equal_one(shard, tmp_path):
 def test_compiled_killed_and_resumed_is_uninterrupted(shard, tmp_path):
     train = {"checkpoint_seconds": 1e-9, "compile": "on", "loop_at": 0.3}
     job = {"train": train, "model": "looped", "checkpoint": "c"}
-    whole = child(tmp_path, {**job, "out": "whole", "checkpoint": ""})
-    assert whole.returncode == 0, whole.stderr
-    killed = child(tmp_path, {**job, "out": "part", "kill_at": 7})
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    done = child(tmp_path, {**job, "out": "part", "resume": True})
-    assert done.returncode == 0, done.stderr
+    child(tmp_path, {**job, "out": "whole", "checkpoint": ""})
+    child(tmp_path, {**job, "out": "part", "kill_at": 7}, code=-signal.SIGKILL)
+    child(tmp_path, {**job, "out": "part", "resume": True})
     assert outcome(tmp_path, "part") == outcome(tmp_path, "whole")

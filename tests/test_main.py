@@ -5,14 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import re
-import subprocess
-import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
 import underpar as package
+from tests import children
 from tests.commands import Run, underpar
 from underpar import rerun
 from underpar.cli.main import main
@@ -43,8 +42,7 @@ assert not heavy, heavy
 def test_help_loads_nothing_heavy() -> None:
     names = [" ".join([*group, name]) for group, names in COMMANDS.items() for name in names]
     lines = ["--version", "--help", *(f"{name} --help" for name in names)]
-    done = subprocess.run([sys.executable, "-c", QUICK, *lines], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    children.python("-c", QUICK, *lines)
 
 
 @pytest.mark.parametrize("group", COMMANDS)
@@ -62,9 +60,8 @@ def test_version() -> None:
 def test_the_module_and_the_script_are_the_same() -> None:
     (script,) = entry_points(group="console_scripts", name="underpar")
     assert script.load() is main
-    command = [sys.executable, "-m", "underpar", "--version"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, f"underpar {package.__version__}\n")
+    done = children.python("-m", "underpar", "--version")
+    assert done.out == f"underpar {package.__version__}\n"
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_step_is_the_published_update(row_norm):
         for key, p in parameters.items():
             assert torch.allclose(p, weights[key], atol=1e-6, rtol=0)
             assert torch.equal(p.grad, gradients[key])  # a step only reads gradients
-    state = muon.state_dict()
+    state = muon.saved()
     assert set(state) == set(buffers)
     assert all(torch.allclose(state[k], b, atol=1e-6) for k, b in buffers.items())
 
@@ -136,7 +136,7 @@ def test_state_goes_over_to_another_muon():
     with torch.no_grad():
         for k in a:
             b[k].copy_(a[k])
-    two.load_state_dict(one.state_dict())
+    two.restore(one.saved())
     for p in (a, b):
         set_gradients(p, 2)
     one.step(1.0, 0.9)
@@ -147,4 +147,4 @@ def test_state_goes_over_to_another_muon():
 def test_no_matrices_is_no_work():
     muon = Muon({}, lr=0.1)
     muon.step(1.0, 0.9)
-    assert muon.state_dict() == {}
+    assert muon.saved() == {}

@@ -119,14 +119,14 @@ def test_state_continues_bit_for_bit(steps, tables):
     for step in range(steps):
         put_gradients(a, step)
         first.step(1.0, 0.9)
-    state = {k: t.clone() for k, t in first.state_dict().items()}
+    state = {k: t.clone() for k, t in first.saved().items()}
     assert all(t.isfinite().all() for t in state.values())
     b = model_with_gradients(spec)
     with torch.no_grad():
         for x, y in zip(a.parameters(), b.parameters()):
             y.copy_(x)
     second = Optimizers(b, TRAIN)
-    second.load_state_dict(state)
+    second.restore(state)
     for model, optimizers in ((a, first), (b, second)):
         put_gradients(model, 9)
         optimizers.step(0.7, 0.95)

@@ -1,5 +1,7 @@
 import hashlib
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,8 +9,10 @@ import torch
 
 from tests.scoring import LOOPED, MODEL, SCORE, small_model
 from underpar.artifact import layout
-from underpar.artifact.container import read_container, write_container
-from underpar.artifact.pack import file_sha256, load, pack, read_weights
+from underpar.artifact.check import plain_sizes
+from underpar.artifact.container import write_container
+from underpar.artifact.load import load, read_container, read_weights
+from underpar.artifact.pack import file_sha256, pack
 from underpar.data.tokenizer import ByteTokenizer, train_bpe
 from underpar.errors import ArtifactError
 from underpar.grid.tensors import QuantizedModel, QuantizedTensor
@@ -48,14 +52,21 @@ def write(path, weights, spec=BYTES, **changes):
         "tokenizer": ByteTokenizer(),
         "recipe_digest": "0" * 64,
         "compressor": "rans",
+        "byte_shuffle": False,
     }
     pack(path, weights, **{**settings, **changes})
     return path
 
 
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("packed") / "m.upar", quantized(small_model(BYTES)))
+
+
 @pytest.fixture
-def path(tmp_path):
-    return write(tmp_path / "m.upar", quantized(small_model(BYTES)))
+def path(packed, tmp_path):
+    """A copy of it, to be changed."""
+    return Path(shutil.copy(packed, tmp_path))
 
 
 @pytest.mark.parametrize("compressor", ["rans", "lzma", "raw", "brotli", "zstd"])
@@ -93,7 +104,7 @@ def test_float_weights_come_back_bit_for_bit(tmp_path):
 
 @pytest.mark.parametrize("spec", [MODEL, LOOPED], ids=["shared", "looped"])
 def test_what_the_model_computes_is_in_the_file(tmp_path, monkeypatch, spec):
-    monkeypatch.setattr("underpar.artifact.pack.tokenizer_from", lambda *_: TinyTokenizer())
+    monkeypatch.setattr("underpar.artifact.load.tokenizer_from", lambda *_: TinyTokenizer())
     model = small_model(spec).eval()
     path = write(
         tmp_path / "m.upar",
@@ -145,14 +156,14 @@ def test_sentencepiece_models_travel_in_the_file(tmp_path):
     tokenizer = train_bpe(["In 1873 we met.\n\nIn 1873 we parted.\n\n" * 20] * 3, 300)
     spec = ModelSpec(vocab_size=300, n_layer=1, d_model=8, n_head=1, n_kv_head=1, d_ff=8)
     loaded = load(write(tmp_path / "m", quantized(GPT(spec, seed=0)), spec, tokenizer=tokenizer))
-    assert loaded.tokenizer.digest() == tokenizer.digest()
+    assert loaded.tokenizer.fingerprint() == tokenizer.fingerprint()
     small = ModelSpec(vocab_size=256, n_layer=1, d_model=8, n_head=1, n_kv_head=1, d_ff=8)
     path = write(tmp_path / "s", quantized(GPT(small, seed=0)), small, tokenizer=tokenizer)
     with pytest.raises(ArtifactError, match="300 pieces"):
         load(path)
 
 
-def test_packing_refuses_weights_of_another_model(tmp_path):
+def test_weights_of_another_model_are_refused(tmp_path):
     weights = dict(quantized(small_model(BYTES)))
     for changed, name in (
         ({k: v for k, v in weights.items() if k != "blocks.1.attn_scale"}, "blocks.1.attn_scale"),
@@ -160,10 +171,7 @@ def test_packing_refuses_weights_of_another_model(tmp_path):
         (weights | {"skip_weights": torch.zeros(1, 15)}, "skip_weights"),
     ):
         with pytest.raises(ArtifactError, match=name):
-            write(tmp_path / "m", changed)
-    with pytest.raises(ArtifactError, match="float64"):
-        write(tmp_path / "m", weights | {"skip_weights": torch.zeros(1, 16).double()})
-    assert not (tmp_path / "m").exists()
+            load(write(tmp_path / "m", changed))
 
 
 ABSURD = 10**9
@@ -232,7 +240,7 @@ def test_a_consistent_bomb_is_refused(tmp_path):
     entries = [layout.Entry(name, tuple(shape), "float16") for name, shape in shapes.items()]
     path = write(tmp_path / "m.upar", quantized(small_model(BYTES)))
     header, _ = read_container(path)
-    size = layout.plain_sizes(entries)["float16"]
+    size = plain_sizes(entries)["float16"]
     header["codings"] = {"float16": ["lzma", size, 2]}
     header["tensors"] = [entry.to_json() for entry in entries]
     header["model"] |= {k: getattr(spec, k) for k in ("vocab_size", "d_model", "n_layer", "n_head")}

@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import struct
-import subprocess
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests import children
 from tests.test_curves import stream
 from underpar.artifact.budget import account
 from underpar.artifact.pack import file_sha256
@@ -140,12 +140,11 @@ def make(run: Path, texts: Sequence[str], model: Path | None = None) -> Made:
     run.mkdir(exist_ok=True)
     if model:
         shutil.copy(model, run / "model.upar")
-        counted = account(model, Recipe().budget, 31_033, "lzma")
+        counted = account(model, Recipe().budget, 31_033)
         record = record.with_artifact(
             ArtifactFacts(
                 file_bytes=counted.file_bytes,
                 code_bytes=counted.code_bytes,
-                code_method="lzma",
                 total_bytes=counted.total,
                 budget_bytes=counted.budget,
                 sha256=file_sha256(model),
@@ -204,7 +203,7 @@ def test_sizes_of_the_parts_add_up(made: Made) -> None:
     assert facts
     assert sum(sizes.values()) - sizes["free"] == facts.total_bytes
     assert sum(sizes.values()) == facts.budget_bytes
-    assert sizes["code (lzma)"] == 31_033
+    assert sizes["code"] == 31_033
 
 
 def test_the_commands_can_be_copied_as_they_are(made: Made) -> None:
@@ -305,11 +304,11 @@ def browser() -> str:
     return found
 
 
-def look(browser: str, page: Path, width: int, *how: str) -> subprocess.CompletedProcess[str]:
+def look(browser: str, page: Path, width: int, *how: str) -> children.Ended:
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
     options += ["--enable-logging=stderr", f"--user-data-dir={page.parent / 'profile'}"]
     command = [browser, *options, f"--window-size={width},6000", *how, page.as_uri()]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return children.run(command)
 
 
 def distinct_rows(png: bytes) -> int:
@@ -333,7 +332,7 @@ def test_a_browser_shows_it(made: Made, browser: str, width: int, tmp_path: Path
     page, picture = made.run / "report.html", tmp_path / "picture.png"
     source = made.page().source
     seen = look(browser, page, width, f"--screenshot={picture}")
-    assert "CONSOLE" not in seen.stderr
+    assert "CONSOLE" not in seen.err
     assert distinct_rows(picture.read_bytes()) > 300
     # the same page, allowed to measure itself
     free = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", source)
@@ -341,7 +340,7 @@ def test_a_browser_shows_it(made: Made, browser: str, width: int, tmp_path: Path
     tried = tmp_path / "tried.html"
     tried.write_text(free.replace("</body>", f"<script>{script}</script></body>"))
     sizes = re.search(
-        r'<html[^>]* title="(\d+),(\d+)"', look(browser, tried, width, "--dump-dom").stdout
+        r'<html[^>]* title="(\d+),(\d+)"', look(browser, tried, width, "--dump-dom").out
     )
     assert sizes
     assert int(sizes[1]) <= int(sizes[2])
@@ -351,5 +350,5 @@ def test_a_browser_shows_it(made: Made, browser: str, width: int, tmp_path: Path
 def test_a_browser_would_complain(browser: str, tmp_path: Path) -> None:
     page, picture = tmp_path / "blank.html", tmp_path / "picture.png"
     page.write_text("<script>console.error('no')</script>")
-    assert "CONSOLE" in look(browser, page, 390, f"--screenshot={picture}").stderr
+    assert "CONSOLE" in look(browser, page, 390, f"--screenshot={picture}").err
     assert distinct_rows(picture.read_bytes()) < 3

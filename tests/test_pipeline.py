@@ -4,33 +4,39 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from tests.commands import Run, byte_data, contents, fill_disk, numbers
-from underpar import bundle, pipeline, rerun
-from underpar.artifact.container import read_container
-from underpar.artifact.pack import load
+from tests import nano_curve
+from tests.commands import CODE, Run, byte_data, contents, counted, fill_disk, numbers, slow
+from underpar import pipeline, rerun
+from underpar.artifact.load import load, read_container
 from underpar.bits import LN2
 from underpar.data.build import build_source, open_dataset
 from underpar.data.validation import ValidationSet
 from underpar.errors import ArtifactError, BudgetError, DataError, MachineError
 from underpar.model import GPT
-from underpar.recipe.load import digest, resolve, to_json
-from underpar.score.scorer import Stage, score
+from underpar.recipe.load import resolve
+from underpar.recipe.plain import digest, to_json
+from underpar.score.file import score
+from underpar.stages import NAMES, STAGES, How, Stage
 
 FILES = {"recipe.json", "log.txt", "metrics.jsonl", "checkpoint", "float.upar", "model.upar"}
-WAYS: tuple[Stage, ...] = ("plain", "sliding", "ttt")
+WAYS: tuple[How, ...] = ("plain", "sliding", "ttt")
+
+
+whole_line = partial(pipeline.run, code_bytes=counted())
 
 
 # --- a whole run ------------------------------------------------------------------------------
 
 
 def test_what_a_run_leaves(nano_run: Run) -> None:
-    losses = {f"nll_{stage}.npy" for stage in pipeline.STAGES}
+    losses = {f"nll_{stage}.npy" for stage in NAMES}
     told = {"record.json", "report.html"}
     assert {path.name for path in nano_run.out.iterdir()} == FILES | losses | told
     assert resolve(str(nano_run["recipe.json"])) == resolve("nano")
@@ -41,6 +47,12 @@ def test_what_a_run_leaves(nano_run: Run) -> None:
     log = nano_run["log.txt"].read_text()
     for stage, result in nano_run.record.stages.items():
         assert f"{stage}: {result.bpb:.5f} bpb\n" in log
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the golden losses are a CPU's")
+def test_the_losses_of_training_are_the_golden_ones(nano_run: Run) -> None:
+    """Other kernels and threads move them by 1e-6, a schedule off by one step by 1e-3."""
+    assert nano_curve.worst(nano_curve.losses(nano_run.out)) < 1e-4
 
 
 def test_every_stage_scores_every_target_once(nano_run: Run) -> None:
@@ -70,14 +82,14 @@ def test_what_counts_against_the_budget(nano_run: Run) -> None:
     facts = nano_run.record.artifact
     assert facts is not None
     assert facts.file_bytes == nano_run["model.upar"].stat().st_size
-    assert facts.code_bytes == bundle.code_bytes()
+    assert facts.code_bytes == CODE
     assert facts.total_bytes == facts.code_bytes + facts.file_bytes  # bytes need no tokenizer file
     assert facts.total_bytes < facts.budget_bytes == 100_000
     assert facts.sha256 == load(nano_run["model.upar"]).sha256
 
 
 def test_the_same_recipe_gives_the_same_bytes_and_scores(nano_run: Run, tmp_path: Path) -> None:
-    again = pipeline.run(resolve("nano"), tmp_path / "n", data=nano_run.data)
+    again = whole_line(resolve("nano"), tmp_path / "n", data=nano_run.data)
     assert numbers(again) == numbers(nano_run.record)
     for name in ("float.upar", "model.upar"):
         assert (tmp_path / "n" / name).read_bytes() == nano_run[name].read_bytes()
@@ -85,11 +97,11 @@ def test_the_same_recipe_gives_the_same_bytes_and_scores(nano_run: Run, tmp_path
 
 def test_another_seed_gives_another_model(nano_run: Run, tmp_path: Path) -> None:
     recipe = resolve("nano", ["train.iterations=2", "score.ttt=false"], seed=1)
-    record = pipeline.run(recipe, tmp_path / "n", data=nano_run.data)
+    record = whole_line(recipe, tmp_path / "n", data=nano_run.data)
     assert list(record.stages) == ["float", "quantized", "sliding"]  # as the recipe says
     assert not rerun.unfinished(tmp_path / "n", recipe)
     other = resolve("nano", ["train.iterations=2", "score.ttt=false"])
-    pipeline.run(other, tmp_path / "m", data=nano_run.data)
+    whole_line(other, tmp_path / "m", data=nano_run.data)
     a, b = (tmp_path / name / "float.upar" for name in "nm")
     assert a.read_bytes() != b.read_bytes()
 
@@ -98,7 +110,7 @@ def test_a_tokenizer_in_the_file_is_not_counted(tmp_path: Path) -> None:
     build_source("generated", tmp_path / "data", vocab_size=384, held_out=2)
     changes = ["model.vocab_size=384", "train.iterations=2", "train.val_every=1"]
     recipe = resolve("nano", changes)
-    record = pipeline.run(recipe, tmp_path / "n", data=tmp_path / "data")
+    record = whole_line(recipe, tmp_path / "n", data=tmp_path / "data")
     _, sections = read_container(tmp_path / "n" / "model.upar")
     facts = record.artifact
     assert facts is not None
@@ -113,14 +125,11 @@ def test_a_tokenizer_in_the_file_is_not_counted(tmp_path: Path) -> None:
 # --- from the file alone ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stage", pipeline.STAGES)
-def test_a_score_from_the_path_is_the_one_in_the_record(nano_run: Run, stage: str) -> None:
-    file, how = pipeline.STAGES[stage]
-    result = score(nano_run[file], nano_run.dataset.validation(), how)
-    assert (result.score.nats, result.score.tokens) == (
-        nano_run.record.stages[stage].nats,
-        nano_run.record.stages[stage].tokens,
-    )
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_score_from_the_path_is_the_one_in_the_record(nano_run: Run, stage: Stage) -> None:
+    result = score(nano_run[stage.file], nano_run.dataset.validation(), stage.how)
+    recorded = nano_run.record.stages[stage.name]
+    assert (result.score.nats, result.score.tokens) == (recorded.nats, recorded.tokens)
 
 
 def one_position_at_a_time(model: GPT, validation: ValidationSet, stride: int) -> float:
@@ -135,7 +144,7 @@ def one_position_at_a_time(model: GPT, validation: ValidationSet, stride: int) -
     return nats
 
 
-@pytest.mark.parametrize("length", [1, 2, 40, 150])
+@pytest.mark.parametrize("length", [1, 40, *(slow(n) for n in (2, 150))])
 def test_texts_of_any_length_from_two_tokens_on(nano_run: Run, tmp_path: Path, length: int) -> None:
     text = ("The state of the union is strong. " * 9)[:length]
     data = byte_data(tmp_path / "data", text)
@@ -173,7 +182,7 @@ def test_data_of_another_tokenizer_is_refused(nano_run: Run, tmp_path: Path) -> 
         score(nano_run["model.upar"], other.validation(), "plain")
     recipe = resolve("nano", ["model.vocab_size=300"])
     with pytest.raises(DataError, match=r"got 257 pieces, wanted model.vocab_size = 300"):
-        pipeline.run(recipe, tmp_path / "n", data=nano_run.data)
+        whole_line(recipe, tmp_path / "n", data=nano_run.data)
 
 
 # --- interrupted and resumed ------------------------------------------------------------------
@@ -183,9 +192,9 @@ def test_data_of_another_tokenizer_is_refused(nano_run: Run, tmp_path: Path) -> 
     ("lost_files", "lost_stages"),
     [
         ((), ("ttt",)),
-        (("record.json",), ()),
         (("record.json", "model.upar", "float.upar"), ()),
-        (("model.upar",), ()),
+        slow(("record.json",), ()),
+        slow(("model.upar",), ()),
     ],
 )
 def test_a_run_goes_on_where_it_stopped(
@@ -194,7 +203,7 @@ def test_a_run_goes_on_where_it_stopped(
     run = nano_run.copy(tmp_path / "n").forget(*lost_stages)
     for name in lost_files:
         run[name].unlink()
-    record = pipeline.run(resolve("nano"), run.out, data=run.data, resume=True)
+    record = whole_line(resolve("nano"), run.out, data=run.data, resume=True)
     assert numbers(record) == numbers(nano_run.record) == numbers(run.record)
     assert run["model.upar"].read_bytes() == nano_run["model.upar"].read_bytes()
     trained, before = record.train, nano_run.record.train
@@ -206,7 +215,7 @@ def test_a_run_goes_on_where_it_stopped(
 def test_a_finished_run_is_not_touched(nano_run: Run, tmp_path: Path) -> None:
     run = nano_run.copy(tmp_path / "n")
     before = contents(run.out)
-    record = pipeline.run(resolve("nano"), run.out, data=run.data, resume=True)
+    record = whole_line(resolve("nano"), run.out, data=run.data, resume=True)
     assert record == nano_run.record
     assert contents(run.out) == before
 
@@ -214,7 +223,7 @@ def test_a_finished_run_is_not_touched(nano_run: Run, tmp_path: Path) -> None:
 def test_scores_of_another_file_are_not_kept(nano_run: Run, tmp_path: Path) -> None:
     run = nano_run.copy(tmp_path / "n")
     run["model.upar"].write_bytes(run["float.upar"].read_bytes())
-    record = pipeline.run(resolve("nano"), run.out, data=run.data, resume=True)
+    record = whole_line(resolve("nano"), run.out, data=run.data, resume=True)
     assert run["model.upar"].read_bytes() == nano_run["model.upar"].read_bytes()
     assert numbers(record) == numbers(nano_run.record)
 
@@ -227,18 +236,17 @@ def test_a_little_over_budget_is_fitted(nano_run: Run, tmp_path: Path) -> None:
     facts = nano_run.record.artifact
     assert facts is not None
     recipe = resolve("nano", [f"budget.bytes={facts.total_bytes - 60}"])
-    record = pipeline.run(recipe, run.out, data=run.data, resume=True)
+    record = whole_line(recipe, run.out, data=run.data, resume=True)
     assert record.artifact is not None
     assert facts.total_bytes - 200 < record.artifact.total_bytes <= facts.total_bytes - 60
-    assert record.diagnostics["matrix_k"] > recipe.quant.matrix_k
-    assert nano_run.record.diagnostics["matrix_k"] == recipe.quant.matrix_k
+    assert record.diagnostics["step_factor"] > nano_run.record.diagnostics["step_factor"]
     assert record.stages["quantized"].bpb < nano_run.record.stages["quantized"].bpb + 0.05
 
 
 def test_far_over_budget_after_training_loses_nothing(nano_run: Run, tmp_path: Path) -> None:
     recipe = resolve("nano", ["budget.bytes=1000", "train.iterations=2"])
     with pytest.raises(BudgetError):
-        pipeline.run(recipe, tmp_path / "n", data=nano_run.data)
+        whole_line(recipe, tmp_path / "n", data=nano_run.data)
     assert score(tmp_path / "n" / "float.upar", nano_run.dataset.validation(), "plain")
 
 
@@ -250,7 +258,7 @@ def test_a_run_on_a_full_disk_goes_on_when_there_is_room(nano_run: Run, tmp_path
     with pytest.MonkeyPatch.context() as patch:
         fill_disk(patch, largest=10_000)  # room for recipe.json, not for the weights
         with pytest.raises(MachineError, match=r"float\.upar: got No space left on device"):
-            pipeline.run(resolve("nano"), run.out, data=run.data, resume=True)
+            whole_line(resolve("nano"), run.out, data=run.data, resume=True)
     assert contents(run.out) == before
-    record = pipeline.run(resolve("nano"), run.out, data=run.data, resume=True)
+    record = whole_line(resolve("nano"), run.out, data=run.data, resume=True)
     assert numbers(record) == numbers(nano_run.record)

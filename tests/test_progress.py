@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from pathlib import Path
 
 import pytest
 
 from underpar import progress
-from underpar.progress import Clock, Progress, current, duration, use
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
+from underpar.progress import Clock, Progress, busy, current, duration, task, use
 
 
 @pytest.fixture
@@ -80,36 +76,82 @@ def test_updates_without_a_terminal_are_rare_plain_lines(clock: list[float]) -> 
     ]
 
 
-def test_a_terminal_line_is_redrawn_and_cleared_before_a_line(clock: list[float]) -> None:
-    terminal = Terminal()
-    sink = Progress(stream=terminal)
-    sink.update("train", 0, 2, "done at once: not worth a line")
-    clock[0] += 1
-    sink.update("train", 1, 2, "a long note")
-    clock[0] += 1
-    sink.update("train", 2, 2)
-    sink.line("done")
-    shown = terminal.getvalue().replace("\r", "\n").splitlines()
-    assert shown[1] == "█" * 10 + "░" * 10 + " train  50%  a long note"
-    assert shown[2] == ("█" * 20 + " train 100%  ").ljust(len(shown[1])), "the rest is wiped"
-    assert shown[-1] == "done"
-    assert shown[-2].strip() == ""
-
-
-def test_a_terminal_line_never_wraps(clock: list[float]) -> None:
-    terminal = Terminal()
-    sink = Progress(stream=terminal)
-    clock[0] += 1
-    sink.update("train", 1, 2, "x" * 500)
-    assert len(terminal.getvalue().strip("\r")) == 79
-
-
 def test_a_task_of_no_size_is_done(clock: list[float]) -> None:
     stream = io.StringIO()
     sink = Progress(stream=stream)
     clock[0] += 10
     sink.update("empty", 0, 0)
-    assert stream.getvalue().startswith("empty 100%")
+    assert stream.getvalue() == "empty 100%\n"
+
+
+def test_a_task_without_a_known_end_says_how_long_it_takes(clock: list[float]) -> None:
+    stream = io.StringIO()
+    sink = Progress(stream=stream)
+    clock[0] += 75
+    sink.update("packing", 75, -1, "brotli")
+    assert stream.getvalue() == "packing 1 m 15 s  brotli\n"
+
+
+def test_steps_of_tasks_around_stand_before_the_update(clock: list[float]) -> None:
+    stream = io.StringIO()
+
+    def updated() -> str:
+        clock[0] += 10
+        current().update("decompress", 1, 4)
+        return stream.getvalue().splitlines()[-1]
+
+    with use(Progress(stream=stream)), task("seeds", 2) as seed:
+        seed("seed 42")
+        with use(Progress(stream=stream)), task("prove", 3) as step:  # what is around stays so
+            step("coding")
+            step("decoding")
+            assert updated() == "seeds 1/2, prove 2/3, decompress  25%"
+        seed("seed 1234")
+        assert updated() == "seeds 2/2, decompress  25%"
+    assert not current().around
+
+
+def test_a_task_that_fails_is_over(clock: list[float]) -> None:
+    def fail() -> None:
+        with task("prove", 3) as step:
+            step("coding")
+            raise ValueError("boom")
+
+    with use(Progress(stream=io.StringIO())) as sink:
+        with pytest.raises(ValueError, match="boom"):
+            fail()
+        assert not sink.around
+
+
+class Updates(Progress):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.seen: list[tuple[object, ...]] = []
+        self.enough = threading.Event()
+
+    def update(self, *where: object) -> None:  # type: ignore[override]
+        self.seen.append(where)
+        self.enough.set()
+
+
+def test_busy_ticks_until_the_block_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "TICK", 0.02)
+    with use(Updates()) as sink, busy("packing"):
+        assert isinstance(sink, Updates)
+        assert sink.enough.wait(20)
+    *ticks, last = sink.seen
+    assert ticks
+    assert all(tick[0] == "packing" and tick[2] == -1 for tick in ticks)
+    assert last == ("packing", 1, 1), "it is over"
+    monkeypatch.setattr(progress, "TICK", 20.0)
+    threads = threading.active_count()
+    with use(Updates()) as sink, busy("nothing"):
+        pass
+    assert isinstance(sink, Updates)
+    assert not sink.seen, "what is done at once is not mentioned"
+    assert threading.active_count() == threads
 
 
 def test_use_restores_the_sink_before_and_closes_its_own(tmp_path: Path) -> None:

@@ -18,18 +18,20 @@ from underpar.codec.prove import Proof, prove
 from underpar.data.build import open_dataset
 from underpar.data.validation import ValidationSet
 from underpar.errors import CodecError, DataError
-from underpar.score.scorer import Result, score
+from underpar.progress import Progress
+from underpar.score.file import score
+from underpar.score.scorer import Result
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two held-out documents: there is a BOS in the middle, which no byte stands for."""
     text = prose(9000).decode()
-    return byte_data(tmp_path_factory.mktemp("held-out") / "data", text[:3000], text[3000:])
+    return byte_data(tmp_path_factory.mktemp("held-out") / "data", text[:2000], text[2000:])
 
 
 def validation(data: Path, n: int) -> ValidationSet:
-    return open_dataset(data).validation().head(n)
+    return open_dataset(data).validation().beginning(n)
 
 
 @pytest.fixture
@@ -41,24 +43,28 @@ def near(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- honest scores ----------------------------------------------------------------------------
 
 
-def test_a_score_is_proven(nano_run: Run, data: Path, tmp_path: Path) -> None:
+def test_a_score_is_proven(
+    nano_run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A fresh process, lanes, adaptation: the whole of it, from the command line."""
+    told = set[str]()
+    monkeypatch.setattr(Progress, "update", lambda _, task, *rest: told.add(task))
     answer = tmp_path / "proof.json"
-    done = underpar(
-        "prove", nano_run["model.upar"], "--data", data, "--lanes", 16, "--json", answer
-    )
+    words = ("--data", data, "--lanes", 16, "--tokens", 3000, "--json", answer)
+    done = underpar("prove", nano_run["model.upar"], *words)
     assert done.code == 0, done.err
     assert done.err.rstrip().endswith("PROVEN")
     assert "NOT PROVEN" not in done.err
-    assert "16 lanes, adapting; 9,001 tokens, 9,000 bytes of text" in done.err
+    assert "16 lanes, adapting; 3,000 tokens, 2,999 bytes of text" in done.err
     proof = json.loads(answer.read_text())
     assert proof["holds"] is proof["text_same"] is proof["adapts"] is True
-    assert (proof["lanes"], proof["claim"]["tokens"], proof["claim"]["bytes"]) == (16, 9001, 9000)
+    assert (proof["lanes"], proof["claim"]["tokens"], proof["claim"]["bytes"]) == (16, 3000, 2999)
     assert abs(proof["difference"]) <= 1e-3
     assert proof["coded_bits"] == pytest.approx(proof["claimed_bits"], rel=1e-3)
     assert proof["claimed_bits"] == pytest.approx(proof["claim"]["nats"] / LN2)
     assert 8 * proof["file_bytes"] > proof["coded_bits"]
     assert f"{proof['coded_bits']:,} bits" in done.err
+    assert {"compress", "decompress", "scoring (ttt)"} <= told, "the other process tells, too"
 
 
 @pytest.mark.usefixtures("near")
@@ -67,8 +73,8 @@ def test_a_score_is_proven(nano_run: Run, data: Path, tmp_path: Path) -> None:
     [
         pytest.param(Options(exact=True), 2700, marks=pytest.mark.slow),
         pytest.param(Options(exact=True, adapt=False), 2200, marks=pytest.mark.slow),
-        (Options(lanes=16, adapt=False), 5000),
-        (Options(lanes=6), 3000),
+        (Options(lanes=16, adapt=False), 3000),
+        (Options(lanes=6), 2500),
         pytest.param(
             Options(), 2700, marks=pytest.mark.slow
         ),  # one lane: the length is not enough for two
@@ -114,12 +120,12 @@ def test_a_claim_that_is_not_the_models(
         return replace(result, score=replace(result.score, nats=factor * result.score.nats))
 
     monkeypatch.setattr(module, "score", tampered)
-    proof = prove(tiny_model, validation(data, 3000), Options(lanes=16))
+    proof = prove(tiny_model, validation(data, 2000), Options(lanes=16))
     assert proof.text_same
     assert not proof.holds
     assert proof.difference == pytest.approx(1 / factor - 1, abs=1e-3)
     assert proof.lines()[-1] == "NOT PROVEN"
-    done = underpar("prove", tiny_model, "--data", data, "--lanes", 16, "--tokens", 3000)
+    done = underpar("prove", tiny_model, "--data", data, "--lanes", 16, "--tokens", 2000)
     assert done.code == 1
     assert "NOT PROVEN" in done.err
     assert "Traceback" not in done.err
@@ -130,7 +136,7 @@ def test_a_text_that_is_not_the_same(
 ) -> None:
     monkeypatch.setattr(module, "_decoded_elsewhere", lambda coded, artifact: b"another")
     answer = tmp_path / "proof.json"
-    words = ("--data", data, "--lanes", 16, "--tokens", 3000, "--json", answer)
+    words = ("--data", data, "--lanes", 16, "--tokens", 2000, "--json", answer)
     done = underpar("prove", tiny_model, *words)
     assert done.code == 1
     assert "ANOTHER TEXT" in done.err
@@ -139,6 +145,7 @@ def test_a_text_that_is_not_the_same(
     assert abs(proof["difference"]) < 1e-3
 
 
+@pytest.mark.slow
 def test_a_decoding_process_that_fails(tiny_model: Path) -> None:
     with pytest.raises(CodecError, match=r"the decoding process failed: got underpar: .*not text"):
         module._decoded_elsewhere(b"nonsense", tiny_model)
@@ -154,13 +161,13 @@ def test_text_of_another_tokenizer(nano_run: Run) -> None:
 
 def test_a_head_of_a_validation_set(data: Path) -> None:
     whole = open_dataset(data).validation()
-    part = whole.head(3500)
+    part = whole.beginning(3500)
     assert part.n_targets == 3500
-    assert part.documents.tolist() == [0, 3001]
+    assert part.documents.tolist() == [0, 2001]
     assert part.true_bytes == 3499
     np.testing.assert_array_equal(part.tokens, whole.tokens[:3501])
-    assert whole.head(10**9).n_targets == whole.n_targets
-    assert whole.head(3000).documents.tolist() == [0]
+    assert whole.beginning(10**9).n_targets == whole.n_targets
+    assert whole.beginning(2000).documents.tolist() == [0]
 
 
 def test_holds_up_to_a_thousandth() -> None:

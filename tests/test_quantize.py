@@ -13,7 +13,7 @@ from underpar.errors import DataError, TrainingError
 from underpar.grid.tensors import QuantizedModel, QuantizedTensor
 from underpar.model import GPT, loss
 from underpar.quant.policy import policy
-from underpar.quant.quantize import quantize
+from underpar.quant.quantize import quantize, relative_errors
 from underpar.recipe.schema import ModelSpec, QuantSpec
 
 ROUND = QuantSpec(matrix_bits=6, mlp_bits=5, embed_bits=8, passthrough=64)
@@ -79,13 +79,14 @@ def test_gptq_keeps_more_of_the_function_than_rounding_on_the_same_grid() -> Non
 
 def test_errors_have_a_row_a_tensor() -> None:
     model = lively(LOOPED)
-    rows = {row.path: row for row in quantize(model, ROUND).errors}
-    assert list(rows) == [path for path, _ in model.named_parameters()]
-    assert 0 < rows["tok_emb.weight"].relative_error < 1e-3
-    mlp, attention = rows["blocks.0.mlp.fc.weight"], rows["blocks.0.attn.proj.weight"]
-    assert (mlp.bits, attention.bits) == (5, 6)
-    assert attention.relative_error < mlp.relative_error < 0.02
-    assert rows["blocks.0.attn_scale"].bits == 16
+    stored = quantize(model, ROUND)
+    errors = relative_errors(model, stored)
+    assert list(errors) == [path for path, _ in model.named_parameters()]
+    assert 0 < errors["tok_emb.weight"] < 1e-3
+    mlp, attention = "blocks.0.mlp.fc.weight", "blocks.0.attn.proj.weight"
+    assert (stored[mlp].bits, stored[attention].bits) == (5, 6)
+    assert errors[attention] < errors[mlp] < 0.02
+    assert stored["blocks.0.attn_scale"].dtype == torch.float16
 
 
 def test_zero_matrices_survive_both_methods() -> None:

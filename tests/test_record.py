@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,16 +10,17 @@ from typing import Any
 
 import pytest
 
+from tests import children
 from underpar.bits import LN2, Score
 from underpar.data.build import build
 from underpar.data.corpus import Document
 from underpar.data.tokenizer import ByteTokenizer
 from underpar.errors import DataError, LegalityError, MachineError
-from underpar.recipe.load import digest, to_json
+from underpar.recipe.plain import digest, to_json
 from underpar.recipe.schema import Recipe
 from underpar.report import machine as machine_module
 from underpar.report.record import ArtifactFacts, DataFacts, Record, TrainFacts
-from underpar.train.loop import TrainResult
+from underpar.train.run import TrainResult
 
 TRAIN = TrainFacts(
     steps=10, tokens=40_960, seconds=3.5, compile_seconds=0, stop_reason="iterations"
@@ -38,7 +38,6 @@ DATA = DataFacts(
 ARTIFACT = ArtifactFacts(
     file_bytes=5000,
     code_bytes=700,
-    code_method="lzma+b85",
     total_bytes=5600,
     budget_bytes=16_000_000,
     sha256="cd" * 32,
@@ -124,7 +123,7 @@ def test_data_facts_are_those_of_the_folder(tmp_path: Path) -> None:
         val_bytes=5,
         raw_bytes=5,
         normalized=False,
-        tokenizer_digest=ByteTokenizer().digest(),
+        tokenizer_digest=ByteTokenizer().fingerprint(),
     )
 
 
@@ -152,7 +151,7 @@ def _set(*path: str | int, to: object) -> Callable[[dict[str, Any]], None]:
 
 DAMAGE = {
     "foreign": (_set("format", to="something.else"), "JSON of another kind"),
-    "version": (_set("schema", to=2), "record schema 2, wanted 1"),
+    "version": (_set("schema", to=1), "record schema 1, wanted 2"),
     "unknown field": (_set("extra", to=1), r"unknown or missing fields \['extra'\]"),
     "missing field": (lambda data: data.pop("seed"), r"unknown or missing fields \['seed'\]"),
     "type": (_set("seed", to="7"), "seed: got '7', wanted int"),
@@ -200,18 +199,22 @@ def test_commit_belongs_to_this_package_only(
     module = tmp_path / "lib" / "machine.py"
     module.parent.mkdir()
     module.write_text("")
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c"]
-    subprocess.run([*git, "init", "-q"], check=True)
-    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
+
+    def git(*words: str) -> children.Ended:
+        person = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        return children.run(["git", "-C", tmp_path, *person, *words])
+
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "x")
     monkeypatch.setattr(machine_module, "__file__", str(module))
     assert machine_module.commit() == ""
 
-    subprocess.run([*git, "add", "lib"], check=True)
-    subprocess.run([*git, "commit", "-q", "-m", "track it"], check=True)
-    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
-    assert machine_module.commit() == head.stdout.strip()
+    git("add", "lib")
+    git("commit", "-q", "-m", "track it")
+    head = git("rev-parse", "HEAD").out.strip()
+    assert machine_module.commit() == head
     module.write_text("# edited")
-    assert machine_module.commit() == f"{head.stdout.strip()}+changes"
+    assert machine_module.commit() == f"{head}+changes"
 
 
 def test_without_git_there_is_no_commit(monkeypatch: pytest.MonkeyPatch) -> None:

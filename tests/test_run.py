@@ -9,15 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import Run, end, metrics, start, underpar, wait_until
-from underpar import pipeline
+from tests import children
+from tests.children import wait_until
+from tests.coding import decompressed
+from tests.commands import Run, metrics, on_two, start, torchrun, underpar
+from underpar import rerun
+from underpar.codec import prove as proof
+from underpar.codec.codec import Options
+from underpar.codec.prove import Proof, prove
+from underpar.data.validation import ValidationSet
 from underpar.recipe.presets import PRESETS, nano
 from underpar.report.record import Record
-from underpar.score.scorer import score
+from underpar.score.file import score
+from underpar.stages import STAGES
 
 #: a training of two seconds or so, with checkpoints several times a second
 LONGER = ("--set", "train.iterations=100", "--set", "train.checkpoint_seconds=0.1")
-TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +119,11 @@ def test_pack_counts_the_bytes(nano_run: Run, tmp_path: Path) -> None:
 
 
 def test_the_demo_ends_with_both_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(artifact: Path, validation: ValidationSet, _: Options) -> Proof:
+        return prove(artifact, validation.beginning(500), Options(lanes=16))
+
+    monkeypatch.setattr(rerun, "prove", short)
+    monkeypatch.setattr(proof, "_decoded_elsewhere", decompressed)
     recipe = nano()
     small = replace(recipe, name="demo", train=replace(recipe.train, iterations=2))
     monkeypatch.setitem(PRESETS, "demo", lambda: small)
@@ -120,7 +132,7 @@ def test_the_demo_ends_with_both_tables(tmp_path: Path, monkeypatch: pytest.Monk
     assert done.code == 0, done.err
     record = Record.read(out / "record.json")
     assert len(record.stages) == 4
-    for name in ("before quantization", "gzip", "xz", "zpaq", "Everything shipped"):
+    for name in ("before quantization", "gzip", "xz", "zpaq", "Everything shipped", "decoded "):
         assert name in done.err
     run = Run(out, next((tmp_path / "runs" / "data").glob("generated-*"))).forget("ttt")
     again = underpar("demo", "--out", out)  # unfinished: it goes on by itself
@@ -140,8 +152,7 @@ def test_ctrl_c_keeps_a_checkpoint_and_resume_ends_as_if_nothing_had_been(
     process = start(*command)
     wait_until(lambda: len(metrics(run.out)) >= 5, process)
     process.send_signal(signal.SIGINT)
-    stopped = end(process)
-    assert stopped.code == 130, stopped.err
+    stopped = children.end(process, code=130)
     assert "Traceback" not in stopped.err
     assert stopped.err.splitlines()[-1].startswith("nothing is lost")
     (*_, newest) = sorted(run["checkpoint"].iterdir())
@@ -155,6 +166,7 @@ def test_ctrl_c_keeps_a_checkpoint_and_resume_ends_as_if_nothing_had_been(
     assert same_outcome(run, longer_run)
 
 
+@pytest.mark.slow  # test_loop.py kills a training on every change
 def test_killed_and_resumed_ends_as_if_nothing_had_been(
     nano_run: Run, longer_run: Run, tmp_path: Path
 ) -> None:
@@ -163,7 +175,7 @@ def test_killed_and_resumed_ends_as_if_nothing_had_been(
     process = start(*command)
     wait_until(lambda: any(run["checkpoint"].glob("step_*.npz")), process)
     process.kill()
-    assert end(process).code == -signal.SIGKILL
+    children.end(process, code=-signal.SIGKILL)
     assert len(metrics(run.out)) < 100
     assert not run["record.json"].exists()
     done = underpar(*command, "--resume")
@@ -179,14 +191,13 @@ def test_two_processes_run_the_line_and_score_as_one(nano_run: Run, tmp_path: Pa
     run = Run(tmp_path / "n", nano_run.data)
     halves = ("--set", "train.micro_tokens=512")  # of a batch: one on each process, or two on one
     command = ("train", "nano", "--data", run.data, *halves, "--out")
-    done = end(start(*command, run.out, launcher=TWO))
-    assert done.code == 0, done.err
+    done = on_two(*command, run.out)
     assert underpar(*command, tmp_path / "alone").code == 0
     losses = ([row["loss"] for row in metrics(folder)] for folder in (run.out, tmp_path / "alone"))
     for of_two, of_one in zip(*losses, strict=True):
         assert of_two == pytest.approx(of_one, rel=1e-6)
     assert done.err.count("training in float32, eager, on cpu: 2 process(es)") == 1
-    for stage, (file, how) in pipeline.STAGES.items():
+    for stage, file, how, *_ in STAGES:
         two = run.record.stages[stage]
         one = score(run[file], run.dataset.validation(), how).score
         assert (two.tokens, two.bytes, two.coverage) == (one.tokens, one.bytes, 1.0)
@@ -197,11 +208,10 @@ def test_two_processes_run_the_line_and_score_as_one(nano_run: Run, tmp_path: Pa
 def test_score_on_two_processes(nano_run: Run, tmp_path: Path) -> None:
     for stage in ("plain", "sliding", "ttt"):
         found = []
-        for i, launcher in enumerate(((), TWO)):
+        for i, how in enumerate((underpar, torchrun)):
             answer = tmp_path / f"{stage}-{i}.json"
             command = ("score", nano_run["model.upar"], "--data", nano_run.data)
-            done = end(start(*command, "--stage", stage, "--json", answer, launcher=launcher))
-            assert done.code == 0, done.err
+            assert how(*command, "--stage", stage, "--json", answer).code == 0
             found.append(json.loads(answer.read_text()))
         one, two = found
         assert (one["tokens"], one["bytes"]) == (two["tokens"], two["bytes"])

@@ -1,4 +1,4 @@
-"""The schema: impossible recipes cannot be built, and nobody can change one."""
+"""The schema: impossible recipes are refused, and nobody can change one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import FrozenInstanceError, replace
 import pytest
 
 from underpar.errors import RecipeError
+from underpar.recipe.check import check
 from underpar.recipe.schema import ModelSpec, QuantSpec, Recipe, ScoreSpec, TrainSpec
 
 
@@ -42,7 +43,7 @@ from underpar.recipe.schema import ModelSpec, QuantSpec, Recipe, ScoreSpec, Trai
 )
 def test_impossible_sections_are_refused_by_key(cls: type, key: str, settings: dict) -> None:
     with pytest.raises(RecipeError, match=f"'{key}'"):
-        cls(**settings)
+        check(cls(**settings))
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,7 @@ def test_impossible_sections_are_refused_by_key(cls: type, key: str, settings: d
 )
 def test_sections_must_fit_together(key: str, changes: dict) -> None:
     with pytest.raises(RecipeError, match=f"'{key}'"):
-        Recipe(**changes)
+        check(Recipe(**changes))
 
 
 def test_cores_are_distinct_cores() -> None:

@@ -2,24 +2,22 @@
 
 import copy
 import io
-import os
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as torch_dist
-import torch.multiprocessing as mp
 
+from tests import children
 from tests.scoring import LOOPED, MODEL, SCORE, V, small_model, small_stream
-from underpar import progress
+from underpar import dist, progress
 from underpar.artifact.pack import pack
 from underpar.data.tokenizer import ByteTokenizer
 from underpar.data.validation import ValidationSet
 from underpar.errors import DataError
 from underpar.model import loss
-from underpar.score import scorer
+from underpar.score.file import check_tokenizer, score
 from underpar.score.scorer import score_model
 from underpar.score.windows import WindowPlan
 
@@ -110,12 +108,10 @@ def test_a_limited_score_says_that_it_is_partial():
     assert np.isnan(part.nll[53:]).all()
 
 
-def test_context_of_the_model_and_running_figures():
-    log = io.StringIO()
-    with progress.use(progress.Progress(stream=log)):
-        result = score_model(small_model(), replace(SCORE, context=0), small_stream(40), "ttt")
+def test_context_of_the_model():
+    result = score_model(small_model(), replace(SCORE, context=0), small_stream(40), "ttt")
     assert result.spec.context == 16
-    assert "no step taken" in log.getvalue()  # 39 targets: the only chunk is the last one
+    assert not result.steps  # 39 targets: the only chunk is the last one
 
 
 # --- from a file ------------------------------------------------------------------------------
@@ -138,6 +134,7 @@ def small_file(folder, spec):
         tokenizer=ByteTokenizer(),
         recipe_digest="0" * 64,
         compressor="lzma",
+        byte_shuffle=False,
     )
     return folder / "model.upar"
 
@@ -148,57 +145,60 @@ def test_a_file_is_scored_with_its_own_settings(tmp_path, architecture):
     path, stream = small_file(tmp_path, spec), byte_stream()
     for stage in STAGES:  # each from the file: the model that one has adapted is not the next one's
         live = score_model(small_model(spec), SCORE, stream, stage)
-        result = scorer.score(path, stream, stage)
+        result = score(path, stream, stage)
         np.testing.assert_array_equal(result.nll, live.nll)
-    result = scorer.score(path, stream, "sliding", overrides=replace(SCORE, stride=16))
-    assert result.score.nats == scorer.score(path, stream, "plain").score.nats
+    log = io.StringIO()
+    with progress.use(progress.Progress(stream=log)):
+        score(path, stream, "ttt", overrides=replace(SCORE, ttt_chunk=1024))
+    assert "no step taken" in log.getvalue()
+    result = score(path, stream, "sliding", overrides=replace(SCORE, stride=16))
+    assert result.score.nats == score(path, stream, "plain").score.nats
     with pytest.raises(DataError, match="another tokenizer"):
-        scorer.score(path, small_stream(), "plain")
+        score(path, small_stream(), "plain")
 
 
 def test_text_of_another_tokenizer_is_refused():
     stream = small_stream(vocab_size=V)
     with pytest.raises(DataError, match="another tokenizer"):
-        scorer.check_tokenizer(ByteTokenizer(), stream)  # ids fit, byte lengths do not
+        check_tokenizer(ByteTokenizer(), stream)  # ids fit, byte lengths do not
     smaller = SimpleNamespace(vocab_size=V - 2, kind="sentencepiece")
     with pytest.raises(DataError, match=f"{V - 2} symbols"):
-        scorer.check_tokenizer(smaller, stream)
-    scorer.check_tokenizer(ByteTokenizer(), byte_stream())
+        check_tokenizer(smaller, stream)
+    check_tokenizer(ByteTokenizer(), byte_stream())
 
 
 # --- two processes ----------------------------------------------------------------------------
 
 #: chunk sizes with 3, 1 and 2 sequences: two ranks get 1 + 2, 0 + 1 and 1 + 1 of them
-SPECS = [SCORE, replace(SCORE, ttt_chunk=24), replace(SCORE, ttt_chunk=32, ttt_optimizer="adamw")]
+ADAPTING = [
+    SCORE,
+    replace(SCORE, ttt_chunk=24),
+    replace(SCORE, ttt_chunk=32, ttt_optimizer="adamw"),
+]
+CASES = [("plain", SCORE), ("sliding", SCORE), *(("ttt", spec) for spec in ADAPTING)]
 
 
-def _rank(rank, folder):
-    torch.set_num_threads(1)
-    torch_dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
-    )
+def _rank(folder):
     out = {}
-    for i, spec in enumerate(SPECS):
-        for stage in STAGES:
+    with dist.processes():
+        for i, (stage, spec) in enumerate(CASES):
             result = score_model(small_model(), spec, small_stream(), stage)
             s = result.score
-            out[f"{i}-{stage}"] = [s.nats, s.tokens, s.bytes, s.coverage]
-            out[f"{i}-{stage}-nll"] = result.nll
-    np.savez(f"{folder}/{rank}.npz", **out)
-    os._exit(0)  # gloo's teardown aborts one rank in fifty: see dist.leave
+            out[f"{i}"] = [s.nats, s.tokens, s.bytes, s.coverage]
+            out[f"{i}-nll"] = result.nll
+        np.savez(f"{folder}/{dist.rank()}.npz", **out)
 
 
 def test_two_processes_score_as_one(tmp_path):
-    mp.spawn(_rank, args=(str(tmp_path),), nprocs=2)
+    children.ranks(_rank, str(tmp_path))
     with np.load(tmp_path / "0.npz") as a, np.load(tmp_path / "1.npz") as b:
         ranks = [dict(a), dict(b)]
-    for i, spec in enumerate(SPECS):
-        for stage in STAGES:
-            one = score_model(small_model(), spec, small_stream(), stage)
-            for mine in ranks:
-                nats, *exact = mine[f"{i}-{stage}"]
-                assert exact == [one.score.tokens, one.score.bytes, 1.0]
-                rtol = 1e-4 if stage == "ttt" else 1e-6
-                assert nats == pytest.approx(one.score.nats, rel=rtol)
-                np.testing.assert_allclose(mine[f"{i}-{stage}-nll"], one.nll, atol=2e-3)
-            assert ranks[0][f"{i}-{stage}"].tolist() == ranks[1][f"{i}-{stage}"].tolist()
+    for i, (stage, spec) in enumerate(CASES):
+        one = score_model(small_model(), spec, small_stream(), stage)
+        for mine in ranks:
+            nats, *exact = mine[f"{i}"]
+            assert exact == [one.score.tokens, one.score.bytes, 1.0]
+            rtol = 1e-4 if stage == "ttt" else 1e-6
+            assert nats == pytest.approx(one.score.nats, rel=rtol)
+            np.testing.assert_allclose(mine[f"{i}-nll"], one.nll, atol=2e-3)
+        assert ranks[0][f"{i}"].tolist() == ranks[1][f"{i}"].tolist()

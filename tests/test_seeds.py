@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import Run, contents, end, numbers, start, underpar
+from tests.commands import Run, contents, numbers, torchrun, underpar
 from tests.submitting import three
-from tests.test_run import TWO
 from underpar.submit.runs import read_runs
 from underpar.submit.seeds import Seeds
 
@@ -93,8 +92,7 @@ def test_two_processes(nano_run: Run, tmp_path: Path) -> None:
     out = tmp_path / "n"
     halves = (*SHORT, "--set", "train.micro_tokens=512", "--set", "score.ttt=false")
     command = ("seeds", "nano", "--data", nano_run.data, *halves, "--out", out, "--seeds")
-    done = end(start(*command, 1, 2, launcher=TWO))
-    assert done.code == 0, done.err
+    done = torchrun(*command, 1, 2)
     assert done.err.count("2 process(es)") == 2
     assert done.out.count("Mean of 2 seeds") == 1
     assert {path.name for path in out.iterdir()} == {"seed1", "seed2"}

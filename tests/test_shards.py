@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from underpar.data.opening import check_shard
 from underpar.data.shards import HEADER_BYTES, read_shard, shard_files, shard_name, write_shard
 from underpar.errors import DataError
 
@@ -60,12 +61,14 @@ def header(word: int, value: int, data: bytes) -> bytes:
 def test_damage_is_named(shard: Path, damage: object, message: str) -> None:
     shard.write_bytes(damage(shard.read_bytes()))  # type: ignore[operator]
     with pytest.raises(DataError, match=message):
+        check_shard(shard)
+    with pytest.raises(DataError, match="not a whole shard"):
         read_shard(shard)
 
 
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="No such file"):
-        read_shard(tmp_path / "nothing.bin")
+        check_shard(tmp_path / "nothing.bin")
 
 
 @pytest.mark.parametrize("tokens", [np.zeros(0, np.uint16), np.zeros((2, 2)), [-1], [65_536]])

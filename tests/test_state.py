@@ -11,8 +11,10 @@ from underpar.errors import TrainingError
 from underpar.model import GPT, loss
 from underpar.train import checkpoint
 from underpar.train.averaging import make_average
+from underpar.train.counters import Counters
+from underpar.train.loop import State
 from underpar.train.optimizers import Optimizers
-from underpar.train.state import Counters, State, identity_of, read
+from underpar.train.state import identity_of, read, restore, save
 
 TRAIN = spec(average="ema")
 
@@ -44,8 +46,8 @@ def test_restored_goes_on_as_the_original(shard, tmp_path):
     identity = identity_of(one.model, TRAIN, 1)
     for _ in range(3):
         step(one)
-    one.save(tmp_path / "c", identity)
-    other.restore(read(tmp_path / "c", identity))
+    save(one, tmp_path / "c", identity)
+    restore(other, read(tmp_path / "c", identity))
     assert other.counters == one.counters
     assert [step(one) for _ in range(3)] == [step(other) for _ in range(3)]
     for s in (one, other):
@@ -57,7 +59,7 @@ def test_a_finished_state_is_weights_only(shard, tmp_path):
     s = state(shard)
     step(s)
     s.counters.stop_reason = "iterations"
-    s.save(tmp_path / "c", {})
+    save(s, tmp_path / "c", {})
     tensors, meta = checkpoint.load(checkpoint.newest(tmp_path / "c"))
     assert {key.split("/")[0] for key in tensors} == {"model"}
     assert meta["counters"]["stop_reason"] == "iterations"
@@ -66,7 +68,7 @@ def test_a_finished_state_is_weights_only(shard, tmp_path):
 def test_identity_is_model_recipe_and_seed(shard, tmp_path):
     s = state(shard)
     identity = identity_of(s.model, TRAIN, 1)
-    s.save(tmp_path / "c", identity)
+    save(s, tmp_path / "c", identity)
     assert read(tmp_path / "none", identity) is None
     assert read(tmp_path / "c", identity) is not None
     free = dataclasses.replace(TRAIN, log_every=9, val_every=9, checkpoint_seconds=9.0)
@@ -85,5 +87,5 @@ def test_non_finite_weights_are_not_saved(shard, tmp_path):
     s = state(shard)
     s.model.skip_weights.data[0, 0] = float("inf")
     with pytest.raises(TrainingError, match="skip_weights"):
-        s.save(tmp_path / "c", {})
+        save(s, tmp_path / "c", {})
     assert checkpoint.newest(tmp_path / "c") is None

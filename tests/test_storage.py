@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from tests import children
 from underpar import storage
 from underpar.errors import MachineError
 
@@ -94,14 +94,12 @@ def test_a_killed_writer_leaves_the_old_content(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from underpar import storage\n"
         "with storage.replacing(Path(sys.argv[1])) as f:\n"
-        "    f.write(b'half'); f.flush(); print('in', flush=True); time.sleep(60)"
+        "    f.write(b'half'); f.flush(); time.sleep(60)"
     )
-    child = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE)
-    assert child.stdout is not None
-    assert child.stdout.readline() == b"in\n"
+    child = children.start([sys.executable, "-c", code, path])
+    children.wait_until(lambda: any(b"half" in p.read_bytes() for p in tmp_path.iterdir()), child)
     child.send_signal(signal.SIGKILL)
-    child.wait()
-    child.stdout.close()
+    children.end(child, code=-signal.SIGKILL)
     assert path.read_bytes() == b"old"
     start = time.monotonic()
     storage.write_bytes(path, b"new")

@@ -164,10 +164,9 @@ def test_what_the_runs_counted_is_held_against_what_is_shipped(
 def test_wider_steps_than_the_recipe_says_are_told(
     three: list[Run], make: Make, tmp_path: Path
 ) -> None:
-    assert three[1].record.diagnostics["matrix_k"] == 12.85
-    edit(three[1], diagnostics={"matrix_k": 13.0625})
+    edit(three[1], diagnostics={"step_factor": 1.3})
     make(three)
-    note = r"\| quant\.matrix_k = 12\.85, .* \| 13\.062 with seed 42, to fit .* \| note"
+    note = r"\| the recipe's steps, .* \| .*1\.300 x with seed 42.* \| note"
     assert re.search(note, (tmp_path / "out" / "README.md").read_text())
 
 

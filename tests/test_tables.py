@@ -36,7 +36,6 @@ def packed(record: Record, file_bytes: int = 2_000_000) -> Record:
         ArtifactFacts(
             file_bytes=file_bytes,
             code_bytes=100_000,
-            code_method="lzma",
             total_bytes=file_bytes + 100_000,
             budget_bytes=16_000_000,
             sha256="00" * 32,

@@ -33,7 +33,7 @@ def test_lossless_counts_the_raw_text() -> None:
     sizes = [len(t.encode()) for t in TEXTS]
     for tokenizer in (bpe(True), ByteTokenizer()):
         tokens = stream(tokenizer, TEXTS)
-        validation = ValidationSet.from_tokens(tokens, tokenizer, sizes)
+        validation = ValidationSet.from_tokens(tokens, tokenizer, document_bytes=sizes)
         assert validation.true_bytes == validation.raw_bytes == sum(sizes)
         assert not validation.normalized
         assert validation.n_targets == len(tokens) - 1 == len(validation.byte_lengths)
@@ -44,7 +44,9 @@ def test_lossless_counts_the_raw_text() -> None:
 def test_normalizing_reports_both_counts() -> None:
     tokenizer = bpe(False)
     sizes = [len(t.encode()) for t in TEXTS]
-    validation = ValidationSet.from_tokens(stream(tokenizer, TEXTS), tokenizer, sizes)
+    validation = ValidationSet.from_tokens(
+        stream(tokenizer, TEXTS), tokenizer, document_bytes=sizes
+    )
     assert validation.normalized
     assert validation.raw_bytes == sum(sizes)
     assert validation.true_bytes == len("one two" + "caf\u00e9 \U0001f600" + "x") + 4
@@ -88,9 +90,9 @@ def test_refuses_wrong_sums() -> None:
 def test_refuses_text_that_is_not_the_raw_text() -> None:
     tokens = stream(ByteTokenizer(), ["ab", "cd"])
     with pytest.raises(DataError, match=r"raw text of validation document 1: got 2, wanted 3"):
-        ValidationSet.from_tokens(tokens, ByteTokenizer(), [2, 3])
+        ValidationSet.from_tokens(tokens, ByteTokenizer(), document_bytes=[2, 3])
     with pytest.raises(DataError, match="got 2 documents, wanted 1"):
-        ValidationSet.from_tokens(tokens, ByteTokenizer(), [4])
+        ValidationSet.from_tokens(tokens, ByteTokenizer(), document_bytes=[4])
 
 
 def test_refuses_streams_whose_bytes_cannot_be_right() -> None:
@@ -129,5 +131,5 @@ def test_from_shards_joins_documents_across_files(tmp_path: Path) -> None:
     write_shard(files[1], tokens[3:])
     validation = ValidationSet.from_shards(files, tokenizer)
     assert validation.tokens.tolist() == tokens.tolist()
-    with pytest.raises(DataError, match="no validation shards"):
+    with pytest.raises(DataError, match="nothing to predict"):
         ValidationSet.from_shards([], tokenizer)

@@ -30,8 +30,7 @@ def install(model):
 def test_variants(tmp_path, model, compiled, steps, qat, want):
     gpt = GPT(MODELS[model], seed=1).train()
     before = [p.detach().clone() for p in gpt.parameters()]
-    hooks = WeightHooks(gpt, install if qat else None)
-    assert bool(hooks) == qat
+    hooks = WeightHooks(gpt, install) if qat else None
     seen = []
 
     def loss(ids, targets):
@@ -40,7 +39,7 @@ def test_variants(tmp_path, model, compiled, steps, qat, want):
         return eager_loss(gpt)(ids, targets)
 
     loader = training.loader_factory(training.make_shard(tmp_path))()
-    train = spec(warmup_steps=steps, batch_tokens=4 * training.T)
+    train = spec(warmup_steps=steps, batch_tokens=4 * training.T, qat_below=0.5 * qat)
     warm_up(gpt, train, Compute(torch.float32, compiled, loss), loader, hooks)
     assert seen == want
     assert not gpt.looping

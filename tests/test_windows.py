@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from underpar.errors import DataError, RecipeError
 from underpar.score.windows import Window, WindowPlan, batches
 
 
@@ -80,11 +79,3 @@ def test_production_counts_without_a_list(n, context, stride, windows):
 
 def test_plain_windows_lie_side_by_side_and_keep_the_tail():
     assert WindowPlan(10, 4, 4).windows == [(0, 0, 4), (4, 4, 8), (8, 8, 10)]
-
-
-def test_impossible_plans_are_refused():
-    with pytest.raises(DataError, match="nothing to score"):
-        WindowPlan(0, 8, 4)
-    for stride in (0, 9):
-        with pytest.raises(RecipeError, match=r"score\.stride"):
-            WindowPlan(10, 8, stride)

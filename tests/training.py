@@ -25,7 +25,7 @@ from underpar.data.loader import Loader, make_loader
 from underpar.data.shards import write_shard
 from underpar.model import GPT
 from underpar.recipe.schema import DataSpec, ModelSpec, TrainSpec
-from underpar.train.loop import StepInfo, TrainResult, train
+from underpar.train.run import StepInfo, TrainResult, train
 
 V, T = 32, 16
 PLAIN = ModelSpec(

@@ -42,17 +42,17 @@ def processes() -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or torch_dist.is_initialized():
         yield
         return
-    if torch.cuda.is_available():
-        local, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-        if local >= count:
+    own = device()
+    if own.type == "cuda":
+        if own.index >= torch.cuda.device_count():
             raise MachineError(
                 "distributed run",
-                got=f"local rank {local} with {count} GPUs",
+                got=f"local rank {own.index} with {torch.cuda.device_count()} GPUs",
                 wanted="one GPU a rank",
                 do="Lower --nproc-per-node.",
             )
-        torch.cuda.set_device(local)
-        torch_dist.init_process_group("nccl", device_id=device())
+        torch.cuda.set_device(own)
+        torch_dist.init_process_group("nccl", device_id=own)
     else:
         torch_dist.init_process_group("gloo")
     try:

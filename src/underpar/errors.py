@@ -25,16 +25,10 @@ class UnderparError(Exception):
         self, what: str, *, got: object = None, wanted: object = None, do: str = ""
     ) -> None:
         self.what, self.got, self.wanted, self.do = what, got, wanted, do
-        parts = [what]
-        if got is not None:
-            parts.append(f"got {got}")
-        if wanted is not None:
-            parts.append(f"wanted {wanted}")
-        super().__init__(": ".join([parts[0], ", ".join(parts[1:])]) if parts[1:] else what)
-
-    def __str__(self) -> str:
-        text = super().__str__()
-        return f"{text}. {self.do}" if self.do else text
+        sides = [("got", got), ("wanted", wanted)]
+        told = ", ".join(f"{word} {value}" for word, value in sides if value is not None)
+        text = f"{what}: {told}" if told else what
+        super().__init__(f"{text}. {do}" if do else text)
 
 
 class RecipeError(UnderparError):

@@ -3,38 +3,43 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 
 from underpar import dist, progress, storage
-from underpar.artifact.pack import load
+from underpar.artifact.load import load
 from underpar.codec.codec import Options
 from underpar.codec.prove import prove
 from underpar.data.build import documents_of, open_dataset
 from underpar.data.corpus import split
 from underpar.errors import UnderparError
-from underpar.pipeline import STAGES, prepare, save, stages_of, write_quantized
-from underpar.recipe.load import digest, from_json, override, resolve, to_json
+from underpar.pipeline import prepare, save, write_quantized
+from underpar.recipe.load import from_json, override, resolve
+from underpar.recipe.plain import digest, to_json
 from underpar.recipe.schema import Recipe, TrainSpec
 from underpar.report.compressors import Row, measure
 from underpar.report.curves import load_losses, save_losses
 from underpar.report.page import write_report
 from underpar.report.record import DataFacts, Record
-from underpar.score.scorer import Result, Stage, score
+from underpar.score.file import score
+from underpar.score.scorer import Result
+from underpar.stages import STAGES, How, planned
 
 
 def repack(
     out: Path,
     *,
+    code_bytes: Callable[[Recipe], Callable[[], int]],
     data: Path | None = None,
     tokenizer: Path | None = None,
     overrides: Sequence[str] = (),
 ) -> Record:
     """Quantize and pack ``out/float.upar`` again; the record keeps only what is still true.
 
-    data: shards to calibrate on; None: the recipe's own corpus. overrides: quant.* and budget.*.
+    code_bytes: counts the program of a recipe (``ship.counting``). data: shards to calibrate on;
+    None: the recipe's own corpus. overrides: quant.* and budget.*.
     """
     recipe = override(resolve(str(out / "recipe.json")), overrides, ("quant", "budget"))
     dataset = prepare(recipe, out, data, tokenizer)
@@ -43,13 +48,13 @@ def repack(
     if "float" in earlier.stages:
         fresh = fresh.with_stage("float", earlier.stages["float"])
     model = load(out / "float.upar", dist.device()).model
-    record = write_quantized(model, recipe, dataset, out, fresh)
+    record = write_quantized(model, recipe, dataset, out, fresh, code_bytes(recipe))
     storage.write_text(out / "recipe.json", json.dumps(to_json(recipe), indent=1) + "\n")
     return record
 
 
 def rescore(
-    file: Path, data: Path, stage: Stage, *, tokenizer: Path | None, overrides: Sequence[str] = ()
+    file: Path, data: Path, stage: How, *, tokenizer: Path | None, overrides: Sequence[str] = ()
 ) -> Result:
     """Score an artifact from its path alone. overrides: score.*.
 
@@ -63,7 +68,8 @@ def rescore(
     spec = override(recipe, overrides, ("score",)).score
     dataset = open_dataset(data, tokenizer)
     result = score(file, dataset.validation(), stage, overrides=spec)
-    name = next((n for n, where in STAGES.items() if where == (file.name, stage)), None)
+    nll = result.nll  # of all ranks, so all of them ask
+    name = next((s.name for s in STAGES if (s.file, s.how) == (file.name, stage)), None)
     beside = file.parent / "record.json"
     if name and not overrides and beside.exists():
         record = Record.read(beside)
@@ -73,7 +79,7 @@ def rescore(
         if same_run and same_data and (shipped or name == "float"):
             save(record.with_stage(name, result.score), file.parent)
             if dist.is_main():
-                save_losses(file.parent, name, result.nll)
+                save_losses(file.parent, name, nll)
     return result
 
 
@@ -123,7 +129,10 @@ def unfinished(out: Path, recipe: Recipe) -> bool:
         record = Record.read(out / "record.json") if (out / "record.json").exists() else None
     except UnderparError:
         return False
-    return same and (record is None or not set(stages_of(recipe)) <= set(record.stages))
+    return same and (
+        record is None
+        or not {stage.name for stage in planned(recipe.score.ttt)} <= set(record.stages)
+    )
 
 
 def move_aside(out: Path) -> Path | None:

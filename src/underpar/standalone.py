@@ -14,25 +14,28 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from underpar import dist, progress, storage
+from underpar.artifact.fill import total_bytes
 from underpar.artifact.pack import file_sha256
-from underpar.bits import Score
-from underpar.bundle.labels import score_line, size_lines
-from underpar.data.build import Dataset
-from underpar.data.loader import Loader, make_loader
-from underpar.errors import UnderparError
-from underpar.model import GPT
-from underpar.pipeline import fitted, prepare
-from underpar.quant.qat import install
-from underpar.recipe.load import digest, from_json
+from underpar.artifact.read import read_model
+from underpar.data.dataset import Dataset
+from underpar.data.detokenizer import Detokenizer, SentencePieceDetokenizer
+from underpar.data.shards import shard_files
+from underpar.data.tokenizer import ByteTokenizer
+from underpar.errors import BudgetError, LegalityError, UnderparError
+from underpar.model.gpt import GPT
+from underpar.pipeline import Supplies, fitted, own_corpus
+from underpar.recipe.plain import build, digest
 from underpar.recipe.schema import Recipe
-from underpar.score.scorer import Stage, score, score_model
-from underpar.train.loop import TrainResult, train
+from underpar.score.scorer import Result, score_model
+from underpar.stages import Stage, planned, score_line, size_lines
+from underpar.train.loop import train_through
 
-#: The recipe as JSON; a bundle has it filled in.
+#: What the recipe changes of the schema's defaults; ``ship`` fills it in.
 RECIPE: dict[str, Any] = {}
 
 #: Bytes of code that count; 0: this file's own.
@@ -57,7 +60,7 @@ def main() -> int:
         out = Path(environment.get("RUN_ID", recipe.name))
         with dist.processes():
             main = dist.is_main()
-            sink = progress.Progress(out if main else None, quiet=not main, stream=sys.stdout)
+            sink = progress.Log(out if main else None, quiet=not main, stream=sys.stdout)
             with progress.use(sink):
                 run(recipe, out, environment)
     except UnderparError as error:
@@ -68,78 +71,91 @@ def main() -> int:
 
 
 def frozen_recipe(environment: Mapping[str, str]) -> Recipe:
-    """RECIPE with what the environment sets. RecipeError for a value that the schema refuses."""
-    data = json.loads(json.dumps(RECIPE))
+    """RECIPE with what the environment sets."""
+    recipe = build(RECIPE)
     for name, (section, key) in SETTINGS.items():
         if name in environment:
-            table = data[section] if section else data
-            table[key] = type(table[key])(environment[name])
-    return from_json(data)
+            owner: Any = getattr(recipe, section) if section else recipe
+            changed = replace(owner, **{key: type(getattr(owner, key))(environment[name])})
+            recipe = replace(recipe, **{section: changed}) if section else changed
+    return recipe
 
 
 def run(recipe: Recipe, out: Path, environment: Mapping[str, str]) -> None:
     """The trunk: text, weights, file, bits. Collective."""
-    tokenizer = environment.get("TOKENIZER_PATH")
-    folder, say = data_folder(recipe, environment), progress.current().line
-    dataset = prepare(recipe, out, folder, Path(tokenizer) if tokenizer else None)
-    model = GPT(recipe.model, seed=recipe.seed).to(dist.device())
-    trained = fit(model, recipe, dataset)
-    validation, average, scores = dataset.validation(), recipe.train.average, {}
-    scores["float"] = score_model(model, recipe.score, validation, "plain").score
-    say(score_line("float", average, scores["float"]))
+    dataset, say = open_data(recipe, out, environment), progress.current().line
+    model, supplies = GPT(recipe.model, seed=recipe.seed), Supplies(recipe, dataset)
+    trained = train_through(
+        model.to(dist.device()),
+        recipe.train,
+        supplies.loader,
+        supplies.fake_quantization if recipe.train.qat_below else None,
+        supplies.validate,
+    )
+    scores: dict[str, dict[str, float | int]] = {}
     path, code = out / "model.upar", CODE_BYTES or Path(__file__).stat().st_size
-    counted = fitted(model, recipe, dataset, path, code, "this file")[1]
-    for line in size_lines(recipe.quant.compressor, code, counted.total - code):
-        say(line)
-    stages: list[tuple[str, Stage]] = [("quantized", "plain"), ("sliding", "sliding")]
-    if recipe.score.ttt:
-        stages.append(("ttt", "ttt"))
-    for name, how in stages:
-        scores[name] = score(path, validation, how).score
-        say(score_line(name, average, scores[name]))
+    for stage in planned(recipe.score.ttt):
+        if stage.name == "quantized":
+            write_quantized(model, recipe, dataset, path, code)
+        result = score_stage(stage, model, recipe, dataset, path)
+        scores[stage.name] = result.score.to_json()
+        say(score_line(stage, recipe.train.average, result.score))
     record = {
         "name": recipe.name,
         "seed": recipe.seed,
         "recipe_digest": digest(recipe),
-        "steps": trained.steps,
-        "seconds": trained.seconds,
+        "steps": trained.step,
+        "seconds": trained.elapsed,
         "losses": trained.losses,
         "code_bytes": code,
         "file_bytes": path.stat().st_size,
         "sha256": file_sha256(path),
-        "stages": {name: result.to_json() for name, result in scores.items()},
+        "stages": scores,
     }
     if dist.is_main():
         storage.write_text(out / "record.json", json.dumps(record, indent=1) + "\n")
 
 
-def data_folder(recipe: Recipe, environment: Mapping[str, str]) -> Path | None:
-    """Where the shards are: told, or where the competition puts them. None: built from text."""
-    if "DATA_PATH" in environment:
-        return Path(environment["DATA_PATH"])
-    if recipe.data.corpus == "shards":
-        return Path(f"data/datasets/fineweb10B_sp{recipe.model.vocab_size}")
-    return None
+def write_quantized(model: GPT, recipe: Recipe, dataset: Dataset, path: Path, code: int) -> None:
+    """Quantize, pack and count. BudgetError when code plus file are over the cap."""
+    fitted(model, recipe, dataset, path, code)
+    total, cap = total_bytes(path, recipe.budget, code), recipe.budget.bytes
+    if total > cap:
+        raise BudgetError("code and artifact do not fit", got=f"{total} bytes", wanted=cap)
+    for line in size_lines(recipe.quant.compressor, code, total - code):
+        progress.current().line(line)
 
 
-def fit(model: GPT, recipe: Recipe, dataset: Dataset) -> TrainResult:
-    """Train in place, validating if the recipe says so. KeyboardInterrupt when a signal came."""
-
-    def loader() -> Loader:
-        return make_loader(
-            recipe.data,
-            dataset.train_files,
-            seq_len=recipe.model.seq_len,
-            micro_tokens=recipe.train.micro_tokens,
-        )
-
-    def validate(live: GPT) -> Score:
-        return score_model(live, recipe.score, dataset.validation(), "plain").score
-
-    def qat(live: GPT) -> None:
-        install(live, recipe.quant)
-
-    result = train(model, recipe.train, loader, seed=recipe.seed, qat=qat, validate=validate)
-    if result.stop_reason == "interrupted":
-        raise KeyboardInterrupt
+def score_stage(stage: Stage, model: GPT, recipe: Recipe, dataset: Dataset, path: Path) -> Result:
+    """Of the model as trained, from then on of the file. LegalityError for a partial score."""
+    spec = recipe.score
+    if stage.name != "float":
+        stored = read_model(path, dist.device(), compressor=recipe.quant.compressor)
+        model, spec = stored.model, stored.score
+    result = score_model(model, spec, dataset.validation(), stage.how)
+    if not result.score.complete:
+        raise LegalityError("score of part of the text", got=result.score, wanted="all of it")
     return result
+
+
+def open_data(recipe: Recipe, out: Path, environment: Mapping[str, str]) -> Dataset:
+    """The shards that DATA_PATH names, those where the competition puts them, or the own corpus."""
+    folder = Path(f"data/datasets/fineweb10B_sp{recipe.model.vocab_size}")
+    if "DATA_PATH" in environment:
+        folder = Path(environment["DATA_PATH"])
+    elif recipe.data.corpus != "shards":
+        folder = own_corpus(recipe, out)
+    if recipe.data.tokenizer == "bytes":
+        tokenizer: Detokenizer = ByteTokenizer()
+    else:
+        path = folder / "tokenizer.model"
+        if not path.exists():
+            path = folder.parents[1] / f"tokenizers/fineweb_{recipe.model.vocab_size}_bpe.model"
+        path = Path(environment.get("TOKENIZER_PATH", path))
+        tokenizer = SentencePieceDetokenizer(path.read_bytes())
+    train, val = shard_files(folder, "train"), shard_files(folder, "val")
+    return Dataset(folder, train, val, tokenizer)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -58,7 +58,7 @@ def check_muon(path: Path) -> Iterator[Check]:
             for key, parameter in parameters.items():
                 parameter.grad = torch.from_numpy(data[f"grad/{key}/step{step}"].copy())
             muon.step(float(lr), float(momentum))
-            buffers = muon.state_dict()
+            buffers = muon.saved()
             for key, parameter in parameters.items():
                 where = f"{key}/step{step}"
                 name = f"{path.name} {variant}/{where}"

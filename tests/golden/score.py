@@ -8,7 +8,6 @@ and hands out the chunks to train on) and the adapter.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -23,13 +22,14 @@ from tests.golden.model import load_model, spec_456, spec_1413
 from underpar.bits import bits_per_byte
 from underpar.data.tokenizer import ByteTables
 from underpar.data.validation import ValidationSet
-from underpar.model import GPT
+from underpar.model import GPT, twin
 from underpar.recipe.schema import ScoreSpec
 from underpar.score.adapt import Adapter
 from underpar.score.ledger import Ledger, negative_log_likelihoods
 from underpar.score.predictor import Predictor
-from underpar.score.scorer import Stage, score_model
+from underpar.score.scorer import score_model
 from underpar.score.windows import Window, WindowPlan, batches
+from underpar.stages import How
 
 
 @dataclass
@@ -166,7 +166,7 @@ def _score_spec(case: Mapping[str, Any], config: Mapping[str, Any], optimizer: s
     return ScoreSpec(context=context, stride=stride, ttt_optimizer=optimizer, **settings)
 
 
-def run_1413(model: GPT, spec: ScoreSpec, validation: ValidationSet, stage: Stage) -> Totals:
+def run_1413(model: GPT, spec: ScoreSpec, validation: ValidationSet, stage: How) -> Totals:
     """The package's own scorer; figures per chunk follow from the losses of the positions."""
     result = score_model(model, spec, validation, stage)
     totals = Totals()
@@ -179,7 +179,7 @@ def run_1413(model: GPT, spec: ScoreSpec, validation: ValidationSet, stage: Stag
     return totals
 
 
-def run_456(model: GPT, spec: ScoreSpec, validation: ValidationSet, stage: Stage) -> Totals:
+def run_456(model: GPT, spec: ScoreSpec, validation: ValidationSet, stage: How) -> Totals:
     """#456's scorer, its repeated tail included."""
     tokens, n = validation.tokens, validation.n_targets
     predictor = Predictor(model, spec.context)
@@ -225,7 +225,7 @@ def _check_ttt(
             continue
         validation = _validation(npz, case["inputs"]["n_tokens"])
         yield equal(f"{name} targets", validation.n_targets, case["total_tokens"])
-        mine = copy.deepcopy(model)
+        mine = twin(model)
         mine.looping = bool(case["inputs"].get("looping_active", False))
         totals = run(mine, spec, validation, "sliding")
         yield from _compare(f"{name} sliding", totals, case["sliding"], 1e-5)

@@ -1,7 +1,7 @@
 """Where the bytes went, and whether they fit.
 
-What counts is what would be shipped: the artifact as it lies on disk, section by section, and the
-packed code. The tokenizer travels in the file too; whether it counts is the recipe's choice (it
+What counts is what would be handed in: the artifact as it lies on disk, section by section, and the
+packed program. The tokenizer travels in the file too; whether it counts is the recipe's choice (it
 does not in the competition), but its bytes are always shown.
 """
 
@@ -11,8 +11,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from underpar.artifact.container import DIGEST_BYTES, PREFIX, parse_container, read_file
-from underpar.artifact.layout import Coding
+from underpar.artifact.container import DIGEST_BYTES, PREFIX
+from underpar.artifact.load import read_container
 from underpar.bits import megabytes
 from underpar.errors import BudgetError
 from underpar.recipe.schema import Budget
@@ -32,7 +32,6 @@ class Account:
     """All bytes of an artifact and its code. ``codes``: weights stored as codes, 0 if none."""
 
     code_bytes: int
-    code_method: str
     file_bytes: int
     budget: int
     parts: tuple[Part, ...]
@@ -80,7 +79,8 @@ class Account:
         if self.codes:
             hint += (
                 "; quant.compressor = 'rans' codes weights 1 to 2 % shorter than any other; with "
-                f"quant.clip = 'std', multiply quant.matrix_k by {self.k_factor:.3f}"
+                f"quant.clip = 'std', multiply quant.matrix_k by {self.k_factor:.3f}, or let "
+                "quant.fill = true find the steps"
             )
         raise BudgetError(
             "code and artifact do not fit in the budget",
@@ -90,20 +90,18 @@ class Account:
         )
 
 
-def account(path: Path, budget: Budget, code: int, code_method: str) -> Account:
-    """Count the file at ``path`` and ``code`` bytes of source (``code_method``: how it is packed).
+def account(path: Path, budget: Budget, code: int) -> Account:
+    """Count the file at ``path`` and ``code``, the bytes of the program that is handed in with it.
 
     Says where the bytes are; whether that is too many is asked with ``require``. Raises
     ArtifactError when the file is not a sound artifact.
     """
-    data = read_file(path)
-    header, sections = parse_container(data, path)
-    stored = sum(len(section) for section in sections.values())
-    parts = [Part(f"code ({code_method})", code)]
+    header, sections = read_container(path)
+    size, stored = path.stat().st_size, sum(len(section) for section in sections.values())
+    parts = [Part("code", code)]
     for name, section in sections.items():
         parts.append(Part(name, len(section), name != "tokenizer" or budget.count_tokenizer))
     frame = PREFIX.size + DIGEST_BYTES
-    parts += [Part("header", len(data) - stored - frame), Part("frame and digest", frame)]
-    coding = header.get("codings", {}).get("codes")
-    codes = Coding.from_json(coding).size if coding else 0
-    return Account(code, code_method, len(data), budget.bytes, tuple(parts), codes)
+    parts += [Part("header", size - stored - frame), Part("frame and digest", frame)]
+    codes = header.get("codings", {}).get("codes", (None, 0))[1]
+    return Account(code, size, budget.bytes, tuple(parts), codes)

@@ -64,7 +64,8 @@ class Runner:
             note = f"run {len(self.done) + 1}"
             progress.current().update("audit", self._seconds - left, self._seconds, note, left)
             job = replace(job, seconds=min(job.seconds, left))
-            out = sandbox.run(job, trust=self._trust)
+            with progress.busy(note):
+                out = sandbox.run(job, trust=self._trust)
         self.done.append(out)
         return out
 

@@ -11,13 +11,13 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from underpar.audit.jail import Order
+from underpar.audit.jail import JailOrder
 from underpar.audit.walls import DEVICES, SCRATCH, UID
 
 HERE = Path(__file__).parent
 
 
-def command(order: Order, code: str) -> list[str]:
+def command(order: JailOrder, code: str) -> list[str]:
     """What to put before the jail's own command; [] where there is no bubblewrap to use.
 
     code: where the package's files are in the jail.
@@ -42,6 +42,6 @@ def command(order: Order, code: str) -> list[str]:
     return [*words, "--remount-ro", "/", "--"]
 
 
-def inside(order: Order) -> Order:
+def inside(order: JailOrder) -> JailOrder:
     """The order of a jail whose walls stand already."""
     return replace(order, mode="inside", binds=[], links=[])

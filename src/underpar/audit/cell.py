@@ -26,7 +26,7 @@ from typing import Any
 
 from underpar.audit import bubble
 from underpar.audit.facts import Status
-from underpar.audit.jail import LENGTH, Order
+from underpar.audit.jail import LENGTH, JailOrder
 from underpar.audit.walls import SCRATCH
 from underpar.audit.watch import Watch
 
@@ -87,7 +87,7 @@ def execute(
     """
     with tempfile.TemporaryDirectory(prefix="underpar-audit-") as folder:
         scratch = folder if trust else SCRATCH
-        order = Order(
+        order = JailOrder(
             mode="trust" if trust else "walls",
             scratch=scratch,
             program=[part.replace("{scratch}", scratch) for part in program],
@@ -99,7 +99,7 @@ def execute(
             processes=limits.processes,
             files=[(name, len(data)) for name, data in files.items()],
             take=dict(take),
-            binds=[] if trust else readable(),
+            binds=[] if trust else readable_paths(),
             links=[] if trust else _links(),
         )
         ended = _run(order, list(files.values()), limits, [])
@@ -116,7 +116,7 @@ def code_folder(trust: bool) -> str:
     return str(PACKAGE.parent) if trust else CODE
 
 
-def readable() -> list[tuple[str, str]]:
+def readable_paths() -> list[tuple[str, str]]:
     """(source, place): Python, its packages, the system's libraries, the child's own code."""
     paths = sysconfig.get_paths()
     wanted = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
@@ -141,7 +141,7 @@ def _links() -> list[tuple[str, str]]:
     return [(os.readlink(p), p) for p in SYSTEM if os.path.islink(p)]
 
 
-def _run(order: Order, contents: list[bytes], limits: Limits, wrapper: list[str]) -> Ended:
+def _run(order: JailOrder, contents: list[bytes], limits: Limits, wrapper: list[str]) -> Ended:
     """One jail, from its order to its result. Nobody of it is alive afterwards."""
     result, other = os.pipe()
     package = CODE if wrapper else str(PACKAGE.parent)
@@ -171,7 +171,7 @@ def _run(order: Order, contents: list[bytes], limits: Limits, wrapper: list[str]
         os.close(result)
 
 
-def _judge(order: Order, watch: Watch, elapsed: float) -> Ended:
+def _judge(order: JailOrder, watch: Watch, elapsed: float) -> Ended:
     """What the jail reported, and what was seen from here, as one word and a reason."""
     out, err = watch.out.text(), watch.err.text()
     told, files = _unpacked(bytes(watch.result), order.take)

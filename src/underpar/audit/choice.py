@@ -10,7 +10,7 @@ from underpar.audit.headline import Headline
 POSITIONS = 2  # whose alphabet is tried
 
 
-def choose(base: Headline, tokens: np.ndarray, vocab: int) -> list[tuple[int, int]]:
+def choose_flips(base: Headline, tokens: np.ndarray, vocab: int) -> list[tuple[int, int]]:
     """Two changes: one in the middle of a late call, one at the start of a later one.
 
     The new token is of another class (word start or not, other parity), and no control token.

@@ -41,7 +41,7 @@ _TRAIN_KEY = re.compile(r"^train(ing)?_time_(seconds|s|ms)(_max)?$")
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Papers:
     """logs: of the headline configuration, one per run. everything: all logs."""
 
     sub: Submission
@@ -69,21 +69,21 @@ class Evidence:
 def check(sub: Submission) -> list[Claim]:
     """One claim each: size, train_time, eval_time, bytes, coverage, seeds, significance,
     consistency."""
-    evidence = _evidence(sub)
-    size = _size(evidence)
-    train = _time(evidence, "train_time", _TRAIN_KEY, [log.train_seconds for log in evidence.logs])
-    times = [log.eval_seconds for log in evidence.logs]
-    scoring = _time(evidence, "eval_time", _EVAL_KEY, times)
-    scores = check_bytes(evidence.logs, evidence.everything)
-    seeds = check_seeds(evidence.meta, evidence.everything)
-    significance = check_significance(evidence.meta, evidence.logs)
+    papers = _papers(sub)
+    size = _size(papers)
+    train = _time(papers, "train_time", _TRAIN_KEY, [log.train_seconds for log in papers.logs])
+    times = [log.eval_seconds for log in papers.logs]
+    scoring = _time(papers, "eval_time", _EVAL_KEY, times)
+    scores = check_bytes(papers.logs, papers.everything)
+    seeds = check_seeds(papers.meta, papers.everything)
+    significance = check_significance(papers.meta, papers.logs)
     said = {"size": size.verdict, "train_time": train.verdict, "eval_time": scoring.verdict}
-    consistency = check_consistency(evidence.meta, evidence.everything, sub, said)
-    coverage = check_coverage(evidence.logs)
+    consistency = check_consistency(papers.meta, papers.everything, sub, said)
+    coverage = check_coverage(papers.logs)
     return [size, train, scoring, scores, coverage, seeds, significance, consistency]
 
 
-def _evidence(sub: Submission) -> Evidence:
+def _papers(sub: Submission) -> Papers:
     everything = tuple(
         read_log(name, text, sub.source)
         for name, text in sorted(sub.documents.items())
@@ -95,7 +95,7 @@ def _evidence(sub: Submission) -> Evidence:
         for log in everything
         if wanted is None or any(abs(score.bpb - wanted) < NEAR for score in log.scores[-3:])
     )
-    return Evidence(sub, metadata(sub.documents), near or everything[:1], everything)
+    return Papers(sub, metadata(sub.documents), near or everything[:1], everything)
 
 
 def _numbers(value: Any, pattern: re.Pattern[str]) -> Iterator[float]:
@@ -138,14 +138,12 @@ def packed_bytes(text: str) -> int:
     return math.ceil(len(lzma.compress(text.encode(), preset=9)) * 5 / 4 * SHORT_NAMES)
 
 
-def _size(evidence: Evidence) -> Claim:
-    claimed = [n for n in _numbers(evidence.meta, _SIZE_KEY) if n > 1e5]
+def _size(papers: Papers) -> Claim:
+    claimed = [n for n in _numbers(papers.meta, _SIZE_KEY) if n > 1e5]
     said = f"{int(max(claimed)):,} bytes" if claimed else ""
-    files = code_files(evidence.sub)
+    files = code_files(papers.sub)
     code = sum(files.values())
-    model = max(
-        _best_per_seed(evidence.logs, [_payload(log) for log in evidence.logs]), default=None
-    )
+    model = max(_best_per_seed(papers.logs, [_payload(log) for log in papers.logs]), default=None)
     if model is None:
         if claimed and min(claimed) > BUDGET_BYTES:
             return Claim("size", "violated", said, said, "by its own metadata")
@@ -154,7 +152,7 @@ def _size(evidence: Evidence) -> Claim:
     parts = f"{total:,.0f} bytes = {model:,.0f} model + {code:,} code ({', '.join(sorted(files))})"
     if total <= BUDGET_BYTES:
         return Claim("size", "holds", said, parts)
-    least = model + min(code, packed_bytes(evidence.sub.source))
+    least = model + min(code, packed_bytes(papers.sub.source))
     if least > BUDGET_BYTES:
         return Claim("size", "violated", said, parts, f"{least:,.0f} even with the code packed")
     note = f"over by {total - BUDGET_BYTES:,.0f} as shipped; {least:,.0f} with the code packed"
@@ -180,9 +178,9 @@ def _payload(log: Log) -> int | None:
     return log.model_bytes + extra
 
 
-def _time(evidence: Evidence, name: str, keys: re.Pattern[str], seen: list[float | None]) -> Claim:
-    claimed = list(_numbers(evidence.meta, keys))
-    measured = _best_per_seed(evidence.logs, seen)
+def _time(papers: Papers, name: str, keys: re.Pattern[str], seen: list[float | None]) -> Claim:
+    claimed = list(_numbers(papers.meta, keys))
+    measured = _best_per_seed(papers.logs, seen)
     said = f"{max(claimed):.1f} s" if claimed else ""
     shown = f"{max(measured):.1f} s" if measured else ""
     longest = max([*claimed, *measured], default=None)
@@ -190,8 +188,8 @@ def _time(evidence: Evidence, name: str, keys: re.Pattern[str], seen: list[float
         return Claim(name, "unknown", said, shown, "no time is given")
     if longest <= SECONDS * SLACK:
         return Claim(name, "holds" if measured else "unknown", said, shown)
-    if not evidence.is_timed:
+    if not papers.is_timed:
         return Claim(name, "unknown", said, shown, "the track has no time limit")
-    if not evidence.is_reference_machine:
+    if not papers.is_reference_machine:
         return Claim(name, "unknown", said, shown, "over 600 s, but not said to be on 8xH100")
     return Claim(name, "violated", said, shown, f"limit {SECONDS:.0f} s")

@@ -14,8 +14,8 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from underpar.audit.decode_values import Name, Path, Values
-from underpar.audit.fstrings import NotPython, rewrite
+from underpar.audit.decode_values import Evaluator, Name, Path
+from underpar.audit.fstrings import NotPython, rewrite_fstrings
 from underpar.audit.inflate import LIMIT, Unknown
 
 #: Wrappers inside wrappers.
@@ -64,13 +64,15 @@ def modernise(source: str) -> str:
     if parses(source):
         return source
     try:
-        rewritten = rewrite(source)
+        rewritten = rewrite_fstrings(source)
     except (NotPython, RecursionError):
         return source
     return rewritten if parses(rewritten) else source
 
 
-def decode(data: bytes | str, name: str = "train_gpt.py", read: Reader | None = None) -> Decoded:
+def plain_source(
+    data: bytes | str, name: str = "train_gpt.py", read: Reader | None = None
+) -> Decoded:
     """The plain source behind a script.
 
     name: the script's own file name; read: content of a file beside it, None if there is none.
@@ -106,7 +108,7 @@ def _text(data: bytes | str) -> str:
 
 class _Wrapper:
     def __init__(self, name: str, read: Reader) -> None:
-        self.values = Values(name, read)
+        self.values = Evaluator(name, read)
         self.notes: list[str] = []
         self._kept: list[str] = []
         self._imports: list[str] = []

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from underpar.audit.inflate import LIMIT, Unknown, bounded, decompress, room
+from underpar.audit.inflate import LIMIT, Unknown, bounded, bounded_decompress, room
 
 _METHODS = frozenset([
     "decode", "encode", "replace", "strip", "lstrip", "rstrip", "join", "split", "splitlines",
@@ -104,7 +104,7 @@ _FAILURES = (
 )
 
 
-class Values:
+class Evaluator:
     """Evaluates expressions; `names` are the bindings seen so far, `read` gives sibling files."""
 
     def __init__(self, script: str, read: Callable[[str], bytes | None]) -> None:
@@ -222,7 +222,7 @@ class Values:
         if path in _TEXT_OF_BYTES:
             return _TEXT_OF_BYTES[path](*args, **keys)
         if path in ("lzma.decompress", "zlib.decompress", "bz2.decompress", "gzip.decompress"):
-            return decompress(path.split(".")[0], *args, **keys)
+            return bounded_decompress(path.split(".")[0], *args, **keys)
         if path in ("bytes", "bytearray", "memoryview", "io.BytesIO"):
             return bytes(args[0]) if args and not isinstance(args[0], int) else b""
         if path == "str":

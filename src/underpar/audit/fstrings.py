@@ -51,7 +51,7 @@ class _Literal:
         return "f" in self.prefix.lower()
 
 
-def rewrite(code: str, *, in_brackets: bool = False) -> str:
+def rewrite_fstrings(code: str, *, in_brackets: bool = False) -> str:
     """`code` with the f-strings that only 3.12 accepts turned into `str.format` calls."""
     out: list[str] = []
     i, depth = 0, int(in_brackets)
@@ -231,7 +231,7 @@ def _needed(literal: _Literal) -> bool:
             return True
         if "\n" in text and len(literal.quote) == 1:
             return True
-        if rewrite(text, in_brackets=True) != text:
+        if rewrite_fstrings(text, in_brackets=True) != text:
             return True
     return False
 
@@ -248,7 +248,7 @@ def _as_call(literal: _Literal) -> str:
             arguments.append(repr(part.debug))
             shown = "{}"
             conversion = conversion or ("" if part.spec is not None else "!r")
-        arguments.append(f"({rewrite(part.expression, in_brackets=True)})")
+        arguments.append(f"({rewrite_fstrings(part.expression, in_brackets=True)})")
         spec = "" if part.spec is None else ":" + "".join(emptied(p) for p in part.spec)
         return shown + "{" + conversion + spec + "}"
 

@@ -147,7 +147,7 @@ def _match(entry: Mapping[str, Any], traces: tuple[Trace, ...], vocab: int) -> H
     groups = [g for g in groups if g < len(trace.s_value) and (trace.c_group == g).any()]
     found = []
     for group in groups:
-        scores = gather(traces, group)
+        scores = gather_scores(traces, group)
         if scores is None or not scores.count:
             continue
         error, n_bytes, unit = _error(entry, name, scores, traces, vocab)
@@ -210,7 +210,7 @@ def byte_lengths(tokens: np.ndarray, vocab: int) -> np.ndarray:
     return out
 
 
-def gather(traces: tuple[Trace, ...], group: int) -> Scores | None:
+def gather_scores(traces: tuple[Trace, ...], group: int) -> Scores | None:
     """Contributions of an accumulator of rank 0 and its counterparts on the other ranks."""
     parts: list[tuple[np.ndarray, ...]] = []
     value = count = 0.0

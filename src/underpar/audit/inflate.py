@@ -32,7 +32,7 @@ def bounded(value: Any) -> Any:
     return value
 
 
-def decompress(kind: str, data: bytes, *args: Any, **keys: Any) -> bytes:
+def bounded_decompress(kind: str, data: bytes, *args: Any, **keys: Any) -> bytes:
     """Decompressed `data` of at most LIMIT bytes; concatenated streams as the library does."""
     out = b""
     while data:

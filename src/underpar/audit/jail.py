@@ -37,7 +37,7 @@ PULSE = 0.02
 
 
 @dataclass(frozen=True)
-class Order:
+class JailOrder:
     """What to run. program: argv of a rank, whose number is appended. Sizes in bytes.
 
     mode: "walls" (make the jail), "inside" (somebody made it), "trust" (there is none, and
@@ -63,7 +63,7 @@ def main(result: int) -> None:
     """Follow the order on stdin, and report on the file descriptor ``result``."""
     os.set_inheritable(result, False)
     (length,) = LENGTH.unpack(_read(LENGTH.size))
-    order = Order(**json.loads(_read(length)))
+    order = JailOrder(**json.loads(_read(length)))
     try:
         if order.mode == "walls":
             walls.die_with_parent()
@@ -73,7 +73,7 @@ def main(result: int) -> None:
                 os.close(result)
                 _, status = os.waitpid(first, 0)
                 os._exit(os.waitstatus_to_exitcode(status) & 255)
-            walls.build(order.binds, order.links, order.disk)
+            walls.build_root(order.binds, order.links, order.disk)
             walls.loopback()
         if order.mode == "trust":
             with suppress(OSError):
@@ -103,7 +103,7 @@ def _read(size: int) -> bytes:
     return b"".join(parts)
 
 
-def _fill(order: Order) -> None:
+def _fill(order: JailOrder) -> None:
     os.chdir(order.scratch)
     for folder in ("tmp", "shm"):
         os.mkdir(folder, 0o700)
@@ -113,7 +113,7 @@ def _fill(order: Order) -> None:
         path.write_bytes(_read(size))
 
 
-def _supervise(order: Order) -> dict[str, Any]:
+def _supervise(order: JailOrder) -> dict[str, Any]:
     """Run all ranks to their end or to the limit; nobody else is left when this returns."""
     start = time.monotonic()
     ranks = {_start(order, rank): rank for rank in range(order.world)}
@@ -138,7 +138,7 @@ def _supervise(order: Order) -> dict[str, Any]:
     return {"ended": ended, "codes": {str(r): c for r, c in codes.items()}, "seconds": seconds}
 
 
-def _start(order: Order, rank: int) -> int:
+def _start(order: JailOrder, rank: int) -> int:
     process = os.fork()
     if process:
         return process
@@ -158,7 +158,7 @@ def _start(order: Order, rank: int) -> int:
     os._exit(code)
 
 
-def _limits(order: Order) -> None:
+def _limits(order: JailOrder) -> None:
     """Limits of one process. Data: private writable memory, and not what is only reserved."""
     wanted = {
         resource.RLIMIT_CORE: 0,
@@ -176,7 +176,7 @@ def _limits(order: Order) -> None:
         resource.setrlimit(kind, (limit, limit))
 
 
-def _kill_everybody(order: Order, ranks: Sequence[int]) -> None:
+def _kill_everybody(order: JailOrder, ranks: Sequence[int]) -> None:
     """In a jail all others; without one all descendants, who come to us when orphaned."""
     give_up = time.monotonic() + 10
     while time.monotonic() < give_up:
@@ -200,7 +200,7 @@ def _children() -> list[int]:
     return []
 
 
-def _taken(order: Order) -> list[tuple[str, bytes]]:
+def _taken(order: JailOrder) -> list[tuple[str, bytes]]:
     """The files that were asked for: regular ones only, never through a symlink."""
     found = []
     for name, most in order.take.items():

@@ -52,7 +52,7 @@ def spell(value: object) -> str:
     return str(value)
 
 
-def fit(text: str, cast: Cast) -> str | None:
+def as_cast(text: str, cast: Cast) -> str | None:
     """`text` of a log as the script can read it back; None if it does not fit the cast."""
     lowered = text.lower()
     if glued := re.match(r"(True|False)[a-z]", text):  # the next line of a log runs on

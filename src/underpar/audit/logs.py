@@ -70,7 +70,7 @@ def read_log(name: str, text: str, source: str = "") -> Log:
     """The facts of a log; lines of `source` that a log repeats are not read as output."""
     text = without_source(text, source)
     scores = tuple(
-        Reported(m["label"].strip(" :="), number(m[2]), number(m[3]), _seconds_of(text, m))
+        Reported(m["label"].strip(" :="), log_number(m[2]), log_number(m[3]), _seconds_of(text, m))
         for m in _SCORE.finditer(text)
         if not _STEP.match(m["label"])
     )
@@ -101,13 +101,13 @@ def without_source(text: str, source: str) -> str:
     return "\n".join(line for line in text.split("\n") if line.strip() not in known)
 
 
-def number(text: str) -> float:
+def log_number(text: str) -> float:
     return float(text.replace(",", ""))
 
 
 def last(pattern: re.Pattern[str], text: str) -> int | None:
     found = pattern.findall(text)
-    return int(number(found[-1])) if found else None
+    return int(log_number(found[-1])) if found else None
 
 
 def _seed(name: str, text: str) -> str:
@@ -116,7 +116,7 @@ def _seed(name: str, text: str) -> str:
 
 
 def _seconds(match: re.Match[str]) -> float:
-    return number(match[1]) * _UNIT[match[2]]
+    return log_number(match[1]) * _UNIT[match[2]]
 
 
 def _seconds_of(text: str, match: re.Match[str]) -> float:

@@ -42,11 +42,11 @@ TABLE_BITS = re.compile(
 )
 PROCESSES = re.compile(r"\bif\s+\S*world_size\s*>\s*1\s+else|\b(?:and|or)\s+\S*world_size\s*>\s*1")
 
-Run = Callable[[Job], Outcome]
+RunJob = Callable[[Job], Outcome]
 
 
 def investigate(
-    sub: Submission, run: Run, *, workers: int = 2, vocab: int = VOCAB
+    sub: Submission, run: RunJob, *, workers: int = 2, vocab: int = VOCAB
 ) -> tuple[list[Outcome], list[Condition], list[Finding]]:
     """Run the submission and judge it by what its runs showed.
 
@@ -88,7 +88,7 @@ def _prints(outcome: Outcome, wanted: str) -> bool:
 class Plan:
     """Decides run by run what to try next."""
 
-    def __init__(self, sub: Submission, run: Run, workers: int, evidence: Evidence) -> None:
+    def __init__(self, sub: Submission, run: RunJob, workers: int, evidence: Evidence) -> None:
         self.sub, self.run, self.workers, self.evidence = sub, run, workers, evidence
         self.job = job_for(sub, evidence.vocab, evidence.world)
 
@@ -97,7 +97,7 @@ class Plan:
         if not self._baseline():
             return
         assert seen.base is not None
-        flips = choice.choose(seen.base, seen.trace.tokens, seen.vocab)
+        flips = choice.choose_flips(seen.base, seen.trace.tokens, seen.vocab)
         used = trained(seen)
         if used is not None and not any(f[0] in used for f in flips):
             late = int(used[int(0.8 * (len(used) - 1))])

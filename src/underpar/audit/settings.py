@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from underpar.audit import switches
-from underpar.audit.knobs import LAUNCHER, Knob, fit, knobs, same
+from underpar.audit.knobs import LAUNCHER, Knob, as_cast, knobs, same
 from underpar.audit.logs import Log, is_log, read_log, without_source
 
 _FENCE = re.compile(r"```[^\n]*\n(.*?)```", re.DOTALL)
@@ -143,7 +143,7 @@ def _from_metadata(documents: Mapping[str, str], known: list[Knob]) -> dict[str,
         if isinstance(value, dict):
             entries += value.items()
         elif key in casts and isinstance(value, str | int | float):
-            fitted = fit(str(value), casts[key])
+            fitted = as_cast(str(value), casts[key])
             if fitted and not re.search(r"\s", fitted):
                 found.setdefault(key, fitted)
     return found
@@ -222,7 +222,7 @@ def _from_templates(text: str, templates: list[Template]) -> dict[str, str]:
         line = next((part for part in text.split("\n") if template.anchor in part), "")
         match = template.pattern.search(line)
         for knob, value in zip(template.knobs, match.groups() if match else ()):
-            fitted = fit(_plain(value), knob.cast)
+            fitted = as_cast(_plain(value), knob.cast)
             if fitted:
                 found.setdefault(knob.name, fitted)
     return found
@@ -242,7 +242,7 @@ def _from_log(text: str, known: list[Knob], templates: list[Template]) -> dict[s
         if label not in by_label:
             continue
         knob = by_label[label]
-        fitted = fit(_plain(value), knob.cast)
+        fitted = as_cast(_plain(value), knob.cast)
         if fitted is not None:
             found.setdefault(knob.name, fitted)
     return found

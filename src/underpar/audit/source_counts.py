@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 
 from underpar.audit.source_graph import (
+    CodeUnit,
     Program,
-    Unit,
     counts_bytes,
     identifier,
     identifiers,
@@ -88,7 +88,7 @@ def _key_makers(program: Program) -> set[str]:
     return found
 
 
-def _keys(unit: Unit, makers: set[str]) -> set[str]:
+def _keys(unit: CodeUnit, makers: set[str]) -> set[str]:
     keys: set[str] = set()
     for node in unit.nodes:
         if isinstance(node, ast.Return) and node.value and _makes_key(node.value, [unit.name]):
@@ -102,7 +102,7 @@ def _keys(unit: Unit, makers: set[str]) -> set[str]:
     return keys
 
 
-def _target_in_key(unit: Unit, makers: set[str]) -> Iterator[Suspicion]:
+def _target_in_key(unit: CodeUnit, makers: set[str]) -> Iterator[Suspicion]:
     """A table is read under a key that holds the token that is being scored."""
     keys = _keys(unit, makers) - {""}
     if not keys:
@@ -120,7 +120,7 @@ def _target_in_key(unit: Unit, makers: set[str]) -> Iterator[Suspicion]:
             return
 
 
-def _carried(unit: Unit, keys: set[str]) -> set[str]:
+def _carried(unit: CodeUnit, keys: set[str]) -> set[str]:
     """Loop variables over containers that keys were put into."""
     boxes = {
         identifier(call.func.value)
@@ -135,7 +135,7 @@ def _carried(unit: Unit, keys: set[str]) -> set[str]:
     return out
 
 
-def _mixture(unit: Unit) -> Iterator[Suspicion]:
+def _mixture(unit: CodeUnit) -> Iterator[Suspicion]:
     """a*p + (1-a)*q of probabilities that exist for the realised token only."""
     for node in unit.nodes:
         if isinstance(node, ast.Assign) and _is_log_mixture(node.value):
@@ -191,7 +191,7 @@ def _spreads(node: ast.BinOp) -> bool:
     return any(_LOG_P.search(name) for name in left) and not any("sum" in name for name in left)
 
 
-def _network(unit: Unit) -> Iterator[Suspicion]:
+def _network(unit: CodeUnit) -> Iterator[Suspicion]:
     for name, call in unit.calls():
         text = ast.unparse(call)[:200]
         shell = last_name(call.func) in ("run", "check_call", "call", "system", "Popen")
@@ -201,7 +201,7 @@ def _network(unit: Unit) -> Iterator[Suspicion]:
             return
 
 
-def _partial(unit: Unit, program: Program) -> Iterator[Suspicion]:
+def _partial(unit: CodeUnit, program: Program) -> Iterator[Suspicion]:
     """Validation tokens or documents cut to a fixed number."""
     if "warm" in unit.name or unit.name in ("__init__", "forward"):
         return
@@ -225,7 +225,7 @@ def _partial(unit: Unit, program: Program) -> Iterator[Suspicion]:
             return
 
 
-def _attention(unit: Unit) -> Iterator[Suspicion]:
+def _attention(unit: CodeUnit) -> Iterator[Suspicion]:
     for name, call in unit.calls():
         for word in call.keywords:
             off = isinstance(word.value, ast.Constant) and word.value.value is False
@@ -238,7 +238,7 @@ def _attention(unit: Unit) -> Iterator[Suspicion]:
                 return
 
 
-def _calibration(unit: Unit) -> Iterator[Suspicion]:
+def _calibration(unit: CodeUnit) -> Iterator[Suspicion]:
     for name, call in unit.calls():
         if re.search(r"hessian|calib", name) and any(
             is_val(n) for arg in call.args for n in identifiers(arg)

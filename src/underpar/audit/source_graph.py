@@ -18,12 +18,12 @@ _VAL = re.compile(r"(^|_)val(id|idation)?(_|$)")
 _BYTES = re.compile(r"byte|(^|_)bc$", re.IGNORECASE)
 _BYTE_SUM = re.compile(r"byte_?(sum|count|total)|(total|sum|n)_?bytes", re.IGNORECASE)
 
-Value = float | str
+FlagValue = float | str
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @dataclass(eq=False)
-class Unit:
+class CodeUnit:
     """The module's own statements, or one function with the functions inside it."""
 
     name: str
@@ -47,7 +47,7 @@ class Program:
         self.tree = tree
         self.knobs = knobs(tree)
         self._environment = dict(settings)
-        self.flags: dict[str, Value] = {}
+        self.flags: dict[str, FlagValue] = {}
         self._read_flags(settings)
         self.functions: dict[str, list[Function]] = {}
         for node in ast.walk(tree):
@@ -68,9 +68,9 @@ class Program:
                 continue
             self._environment.setdefault(knob.name, text)
             if knob.attribute and homes.get(knob.attribute, 0) <= 1:
-                self.flags[knob.attribute] = value_of(text)
+                self.flags[knob.attribute] = parsed_flag(text)
 
-    def value(self, node: ast.expr) -> Value | None:
+    def value(self, node: ast.expr) -> FlagValue | None:
         """What `node` is under the settings; None if that cannot be said."""
         if isinstance(node, ast.Constant) and isinstance(node.value, bool | int | float | str):
             return node.value if isinstance(node.value, str) else float(node.value)
@@ -79,7 +79,7 @@ class Program:
         if isinstance(node, ast.Call):
             if last_name(node.func) in ("int", "float", "bool") and len(node.args) == 1:
                 inner = self.value(node.args[0])
-                return value_of(inner) if isinstance(inner, str) else inner
+                return parsed_flag(inner) if isinstance(inner, str) else inner
             if last_name(node.func) in ("get", "getenv") and node.args:
                 name = node.args[0].value if isinstance(node.args[0], ast.Constant) else ""
                 if isinstance(name, str) and "env" in ast.unparse(node.func):
@@ -106,7 +106,7 @@ class Program:
         if left is None or right is None:
             return None
         if isinstance(left, str) != isinstance(right, str):
-            left, right = value_of(str(left)), value_of(str(right))
+            left, right = parsed_flag(str(left)), parsed_flag(str(right))
         if isinstance(op, ast.Eq | ast.NotEq):
             return (left == right) == isinstance(op, ast.Eq)
         if isinstance(left, str) or isinstance(right, str):
@@ -156,9 +156,9 @@ class Program:
         for child in ast.iter_child_nodes(node):
             yield from self._expression(child)
 
-    def _reachable(self) -> list[Unit]:
+    def _reachable(self) -> list[CodeUnit]:
         top = [s for s in self.tree.body if not isinstance(s, Function | ast.ClassDef)]
-        units = [Unit("<module>", self.tree, list(self.live(top)))]
+        units = [CodeUnit("<module>", self.tree, list(self.live(top)))]
         for statement in self.tree.body:
             if isinstance(statement, ast.ClassDef):
                 inner = [s for s in statement.body if not isinstance(s, Function)]
@@ -167,17 +167,17 @@ class Program:
         while queue:
             for name in queue.pop().names() | {"forward", "__init__", "__call__"}:
                 for function in self.functions.get(name, []) if name not in seen else []:
-                    unit = Unit(name, function, list(self.live(function.body)))
+                    unit = CodeUnit(name, function, list(self.live(function.body)))
                     units.append(unit)
                     queue.append(unit)
                 seen.add(name)
         return units
 
-    def callers(self, name: str) -> list[Unit]:
+    def callers(self, name: str) -> list[CodeUnit]:
         return [unit for unit in self.units if any(called == name for called, _ in unit.calls())]
 
 
-def value_of(text: str) -> Value:
+def parsed_flag(text: str) -> FlagValue:
     lowered = text.strip().lower()
     if lowered in ("true", "false"):
         return float(lowered == "true")

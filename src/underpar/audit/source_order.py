@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 
 from underpar.audit.source_graph import (
+    CodeUnit,
     Program,
-    Unit,
     counts_bytes,
     identifier,
     is_val,
@@ -37,7 +37,7 @@ def _trains(nodes: list[ast.AST]) -> bool:
     return bool({"backward", "grad"} & called) and "step" in called
 
 
-def _update_before_score(program: Program, unit: Unit) -> Iterator[Suspicion]:
+def _update_before_score(program: Program, unit: CodeUnit) -> Iterator[Suspicion]:
     """A loop that trains on slices of the validation tokens and counts no bytes."""
     if not _trains(unit.nodes):
         return
@@ -58,7 +58,7 @@ def _update_before_score(program: Program, unit: Unit) -> Iterator[Suspicion]:
             return
 
 
-def _loops_over(caller: Unit, name: str) -> bool:
+def _loops_over(caller: CodeUnit, name: str) -> bool:
     """Is `name` called inside a loop of the caller (chunk by chunk) rather than once before?"""
     return any(
         isinstance(inner, ast.Call) and last_name(inner.func) == name
@@ -68,7 +68,7 @@ def _loops_over(caller: Unit, name: str) -> bool:
     )
 
 
-def _val_names(unit: Unit) -> set[str]:
+def _val_names(unit: CodeUnit) -> set[str]:
     """Names that hold validation tokens or slices of them."""
     names = {name for name in unit.names() if is_val(name)}
     if isinstance(unit.node, ast.FunctionDef):
@@ -101,7 +101,7 @@ def _slices(nodes: list[ast.AST], names: set[str]) -> bool:
     )
 
 
-def _own_window(unit: Unit, program: Program) -> Iterator[Suspicion]:
+def _own_window(unit: CodeUnit, program: Program) -> Iterator[Suspicion]:
     """A free tensor optimised where the unit also scores."""
     called = {name for name, _ in unit.calls()}
     if not ({"backward", "grad"} & called and "step" in called):
@@ -126,7 +126,7 @@ def _own_window(unit: Unit, program: Program) -> Iterator[Suspicion]:
         return
 
 
-def _outer(unit: Unit, program: Program) -> list[Unit]:
+def _outer(unit: CodeUnit, program: Program) -> list[CodeUnit]:
     return [c for c in program.callers(unit.name) if c is not unit and c.name != "<module>"]
 
 
@@ -148,7 +148,7 @@ def _true(node: ast.expr) -> bool:
     return isinstance(node, ast.Name) or (isinstance(node, ast.Constant) and node.value is True)
 
 
-def _last_epoch(unit: Unit, program: Program) -> Iterator[Suspicion]:
+def _last_epoch(unit: CodeUnit, program: Program) -> Iterator[Suspicion]:
     """Sums that are taken in the last epoch only, or emptied at the start of each."""
     if "step" not in {name for name, _ in unit.calls()}:
         return

@@ -6,7 +6,7 @@ import ast
 import re
 from pathlib import Path
 
-from underpar.audit.decode import Reader, decode, modernise, syntax_error
+from underpar.audit.decode import Reader, modernise, plain_source, syntax_error
 from underpar.audit.facts import Submission
 from underpar.audit.settings import headline_settings
 from underpar.errors import DataError
@@ -94,7 +94,7 @@ def siblings(sub: Submission) -> dict[str, bytes]:
             continue
         data = path.read_bytes()
         if path.suffix == ".py":
-            data = modernise(decode(data, path.name, _reader(path.parent)).source).encode()
+            data = modernise(plain_source(data, path.name, _reader(path.parent)).source).encode()
         out[path.relative_to(folder).as_posix()] = data
     return out
 
@@ -163,7 +163,7 @@ def _decoded(script: Path) -> tuple[str, bool, list[str]]:
     data = script.read_bytes()
     if b"\0" in data:
         raise DataError("script", got=f"'{script.name}' with zero bytes", wanted="Python text")
-    found = decode(data, script.name, _reader(script.parent))
+    found = plain_source(data, script.name, _reader(script.parent))
     notes = list(found.notes)
     if found.layers:
         notes.insert(0, f"unpacked: {found.layers} layers, {len(found.source)} characters")

@@ -116,7 +116,7 @@ def _write_maps(target: int, outside: int, group: int) -> None:
     Path(f"/proc/{target}/gid_map").write_text(gids)
 
 
-def build(binds: list[tuple[str, str]], links: list[tuple[str, str]], size: int) -> None:
+def build_root(binds: list[tuple[str, str]], links: list[tuple[str, str]], size: int) -> None:
     """Make the new root and go there. binds: (source, place), read-only; links: (target, place).
 
     size: bytes of the scratch folder.

@@ -79,11 +79,12 @@ def _session(files: Files) -> Iterator[None]:
     A bug of ours keeps its traceback but ends with 3: the code 1 would speak of the submission.
     """
     from underpar.audit.review import EXIT, USAGE
+    from underpar.cli import terminal
     from underpar.errors import UnderparError
-    from underpar.progress import Progress, use
+    from underpar.progress import use
 
     try:
-        with use(Progress()):
+        with use(terminal.sink()):
             yield
     except UnderparError as error:
         typer.echo(f"underpar: {error}", err=True)

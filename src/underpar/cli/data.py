@@ -30,9 +30,10 @@ def build(
 ) -> None:
     """Turn text into token shards with a tokenizer and an exact byte count."""
     from underpar import progress
+    from underpar.cli import terminal
     from underpar.data import build as building
 
-    with progress.use(progress.Progress()) as sink:
+    with progress.use(terminal.sink()) as sink:
         dataset = building.build_source(
             source,
             out,
@@ -55,9 +56,10 @@ def download(
 ) -> None:
     """Fetch the competition's published shards and tokenizer. Resumable, checksummed."""
     from underpar import progress
+    from underpar.cli import terminal
     from underpar.data.hub import download as fetch
 
-    with progress.use(progress.Progress()) as sink:
+    with progress.use(terminal.sink()) as sink:
         folder = fetch(variant, train_shards, out, repo=repo, endpoint=endpoint)
         sink.line(f"ready: underpar train RECIPE --data {folder}")
 

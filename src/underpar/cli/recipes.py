@@ -30,7 +30,8 @@ def show(
 ) -> None:
     """The resolved recipe, its parameters by role, and the artifact bytes to expect."""
     from underpar.artifact.estimate import describe
-    from underpar.recipe.load import digest, resolve, to_toml
+    from underpar.recipe.load import resolve, to_toml
+    from underpar.recipe.plain import digest
 
     resolved = resolve(recipe, set_ or [])
     typer.echo(to_toml(resolved))

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from underpar.cli.terminal import tell
+
 
 class Stage(StrEnum):
     """The stages of a record."""
@@ -89,7 +91,7 @@ def compare(
     given = BPB if unit is Unit.bpb else NATS
     a, b, text = samples(ours, against, stage=stage.value, unit=given, text=stated)
     comparison = Comparison(a, b, delta)
-    typer.echo(summary(comparison, text, alpha, markdown=markdown))
+    tell(summary(comparison, text, alpha, markdown=markdown))
     if json:
         scales = [comparison, *([comparison.to(BPB, text)] if text else [])]
         result = {"ours": ours, "against": against, "stage": stage.value}
@@ -114,4 +116,7 @@ def leaderboard(
     if json and markdown:
         raise DataError("leaderboard", got="--json and --markdown", wanted="one of them")
     board = leaderboard(folder, stage.value if stage else None)
-    typer.echo(dumps(board.to_json(), indent=2) if json else board.render(markdown=markdown))
+    if json:
+        typer.echo(dumps(board.to_json(), indent=2))
+    else:
+        tell(board.render(markdown=markdown))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -14,6 +14,7 @@ import typer
 
 if TYPE_CHECKING:
     from underpar.progress import Progress
+    from underpar.recipe.schema import Recipe
 
 Set = Annotated[
     list[str] | None,
@@ -40,21 +41,37 @@ def command_line() -> str:
 
 
 @contextmanager
-def session(folder: Path | None = None, *, fresh: bool = False) -> Iterator[Progress]:
+def session(
+    folder: Path | None = None, *, fresh: bool = False, live: bool = True
+) -> Iterator[Progress]:
     """Processes joined and progress shown, by rank 0 alone, for the length of a command.
 
     folder: where log.txt and metrics.jsonl go. fresh: an earlier run in it is moved aside first.
+    live: draw, where stderr is a terminal.
     """
     from underpar import dist, rerun
-    from underpar.progress import Progress, use
+    from underpar.cli import terminal
+    from underpar.progress import use
 
     with dist.processes():
         main = dist.is_main()
         kept = rerun.move_aside(folder) if folder and fresh and main else None
-        with use(Progress(folder if main else None, quiet=not main)) as sink:
+        shown = terminal.sink(folder if main else None, quiet=not main, live=live)
+        with use(shown) as sink:
             if kept:
                 sink.line(f"the earlier run in {folder} is now {kept}")
             yield sink
+
+
+def counting(recipe: Recipe) -> Callable[[], int]:
+    """Code bytes of a recipe, counted beside the run on rank 0 and kept in the user's cache."""
+    from underpar import dist, ship
+
+    if not dist.is_main():
+        return lambda: 0
+    environment = dist.environment()
+    home = Path(environment.get("XDG_CACHE_HOME") or Path(environment.get("HOME", ".")) / ".cache")
+    return ship.counting(recipe, home / "underpar" / "code_bytes.json")
 
 
 def demo(
@@ -65,18 +82,24 @@ def demo(
 ) -> None:
     """Train a small model on two centuries of speeches, pack it, score it, compare it."""
     from underpar import pipeline, rerun
+    from underpar.progress import task
     from underpar.recipe.load import resolve
     from underpar.report.tables import comparison_table, stage_table
 
     recipe = resolve("demo", set_ or [], seed)
     resume = resume or rerun.unfinished(out, recipe)
-    with session(out, fresh=not resume) as sink:
-        record = pipeline.run(recipe, out, resume=resume, command=command_line())
+    with session(out, fresh=not resume) as sink, task("demo", 4) as step:
+        step("train and score")
+        code = counting(recipe)
+        record = pipeline.run(recipe, out, code_bytes=code, resume=resume, command=command_line())
         sink.line("\n" + stage_table(record) + "\n")
+        step("compressors on the same text")
         record, rows = rerun.compare(record, out, out.parent / "data" / "compressors.json")
         sink.line(comparison_table(record, rows))
+        step("the proof")
         sink.line("\nthe proof: the same text through the codec, and back in another process")
         rerun.proven(record, out)
+        step("the report")
         sink.line(f"the report, for a browser: {rerun.report(out)}")
         sink.line(f"the model is {out / 'model.upar'}, the record {out / 'record.json'}")
 
@@ -99,7 +122,13 @@ def train(
     folder = out or Path("runs") / resolved.name
     with session(folder, fresh=not resume) as sink:
         record = pipeline.run(
-            resolved, folder, data=data, tokenizer=tokenizer, resume=resume, command=command_line()
+            resolved,
+            folder,
+            code_bytes=counting(resolved),
+            data=data,
+            tokenizer=tokenizer,
+            resume=resume,
+            command=command_line(),
         )
         sink.line("\n" + stage_table(record))
         page = rerun.report(folder, data=data, tokenizer=tokenizer)
@@ -138,7 +167,7 @@ def pack(
     if not (run / "float.upar").exists():  # said before a mistyped name becomes a folder
         raise DataError(f"run folder {run}", got="no float.upar", do="Train it first, or check it.")
     with session(run):
-        rerun.repack(run, data=data, tokenizer=tokenizer, overrides=set_ or [])
+        rerun.repack(run, code_bytes=counting, data=data, tokenizer=tokenizer, overrides=set_ or [])
 
 
 def score(

@@ -11,6 +11,8 @@ from typer.core import TyperCommand
 
 from underpar.cli.review import spread
 from underpar.cli.run import Set, Tokenizer, session, train
+from underpar.cli.terminal import sink, tell
+from underpar.progress import Progress, task, use
 
 if TYPE_CHECKING:
     from underpar.recipe.schema import Recipe
@@ -60,6 +62,7 @@ def submit(
 
     underpar submit runs/demo/seed0 runs/demo/seed42 -o records/2026-04-06_Demo --meta submit.toml
     """
+    from underpar import ship
     from underpar.errors import DataError
     from underpar.submit import folder
     from underpar.submit.meta import EXAMPLE, read_meta
@@ -70,14 +73,17 @@ def submit(
     if bundle_only:
         from underpar.recipe.load import resolve
 
-        for name, size in folder.bundle_only(resolve(bundle_only), out).items():
+        with use(sink()):
+            sizes = folder.bundle_only(resolve(bundle_only), out, write_code=ship.write)
+        for name, size in sizes.items():
             typer.echo(f"{size:>9,} bytes  {out / name}")
         return
     about = read_meta(meta) if meta else None
     if proof:
         _prove(runs or [], data)
-    seeds = folder.submit(runs or [], out, track=track, meta=about)
-    typer.echo(seeds.table())
+    with use(sink()):
+        seeds = folder.submit(runs or [], out, write_code=ship.write, track=track, meta=about)
+    tell(seeds.table())
     typer.echo(f"\n{seeds.words()}\n")
     if about is None:
         example = EXAMPLE.replace("\n", "\n    ").rstrip()
@@ -119,12 +125,14 @@ def seeds(
             wanted="a folder of run folders",
             do="Give --out.",
         )
-    with dist.processes():
+    around = use(Progress(quiet=True))  # what it is told of stays around the sink of every run
+    with dist.processes(), around, task("seeds", len(planned)) as step:
         for run in planned:
+            step(f"seed {run.seed}")
             _one(run, recipe, _folder(base, run), data, tokenizer, set_)
         if dist.is_main():
             table = Seeds.of(read_runs([_folder(base, run) for run in planned]))
-            typer.echo(f"\n{table.table()}\n\n{table.words()}")
+            tell(f"\n{table.table()}\n\n{table.words()}")
 
 
 def _folder(base: Path, recipe: Recipe) -> Path:

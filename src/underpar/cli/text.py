@@ -11,6 +11,7 @@ from typing import Annotated, BinaryIO
 import typer
 
 from underpar.cli.run import Tokenizer, session
+from underpar.progress import use
 
 #: Where ``make demo`` leaves its model.
 DEMO = Path("runs/demo/model.upar")
@@ -58,7 +59,8 @@ def compress(
     options = Options(adapt=adapt, exact=exact, lanes=lanes, portable=portable)
     model = _artifact(artifact)
     target = output or ("-" if file == "-" else file + SUFFIX)
-    with session() as sink, _source(file) as source, _target(target, force) as out:
+    live = _live(target)
+    with session(live=live) as sink, _source(file) as source, _target(target, force) as out:
         done = compress(source, out, model, options)
         bpb = compressed_bpb(done.file_bytes, done.text_bytes)
         sink.line(f"{done.text_bytes:,} bytes -> {done.file_bytes:,} bytes, {bpb:.3f} bits a byte")
@@ -72,15 +74,20 @@ def decompress(
     try_anyway: Annotated[
         bool, typer.Option("--try-anyway", help="Decode although this machine adds differently.")
     ] = False,
+    relay: Annotated[
+        bool, typer.Option("--relay", hidden=True, help="Progress as JSON lines, for a program.")
+    ] = False,
 ) -> None:
     """Get a compressed text back, bit for bit. FILE.up becomes FILE."""
     from underpar.codec.codec import decompress
+    from underpar.codec.relay import Relay
     from underpar.errors import CodecError
 
     target = output or ("-" if file == "-" else file.removesuffix(SUFFIX))
     if target == file != "-":
         raise CodecError(f"name of {file}", wanted=f"one that ends in {SUFFIX}", do="Or give -o.")
-    with session(), _source(file) as source, _target(target, force) as out:
+    shown = use(Relay()) if relay else session(live=_live(target))
+    with shown, _source(file) as source, _target(target, force) as out:
         decompress(source, out, artifact or (DEMO if DEMO.exists() else None), force=try_anyway)
 
 
@@ -114,12 +121,12 @@ def prove(
     from underpar import storage
     from underpar.codec.codec import Options
     from underpar.codec.prove import prove
-    from underpar.data.dataset import open_dataset
+    from underpar.data.opening import open_dataset
 
     options = Options(adapt=adapt, exact=exact, lanes=lanes, portable=portable)
     with session() as sink:
         validation = open_dataset(data, tokenizer).validation()
-        proof = prove(file, validation.head(tokens) if tokens else validation, options)
+        proof = prove(file, validation.beginning(tokens) if tokens else validation, options)
         for line in proof.lines():
             sink.line(line)
         if json:
@@ -141,7 +148,7 @@ def sample(
     """Let a model write on from a prompt."""
     import torch
 
-    from underpar.artifact.pack import load
+    from underpar.artifact.load import load
     from underpar.codec.sample import sample
 
     loaded = load(file, torch.device("cpu"))
@@ -164,6 +171,11 @@ def _artifact(given: Path | None) -> Path:
         wanted="a .upar file",
         do="Give one with --artifact, or train one: make demo.",
     )
+
+
+def _live(target: str) -> bool:
+    """False when the text itself goes to the terminal: it would run into the bars."""
+    return target != "-" or not sys.stdout.isatty()
 
 
 @contextmanager

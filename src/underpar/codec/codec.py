@@ -20,12 +20,12 @@ from typing import BinaryIO
 
 import torch
 
-from underpar.artifact.pack import LoadedModel, load
+from underpar.artifact.load import LoadedModel, load
 from underpar.codec import blocks, machine
 from underpar.codec.blocks import Block, Header
 from underpar.codec.session import Session
 from underpar.errors import ArtifactError, CodecError, DataError, RecipeError
-from underpar.recipe.load import section_to_json
+from underpar.recipe.plain import section_to_json
 from underpar.recipe.schema import ScoreSpec
 from underpar.score.lanes import lanes_for
 

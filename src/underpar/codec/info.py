@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from underpar.artifact.pack import load
+from underpar.artifact.load import load
 from underpar.bits import compressed_bpb
 from underpar.codec import blocks
 from underpar.codec.machine import describe as describe_machine

@@ -15,7 +15,6 @@ looked at nothing the decoder did not have.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -27,13 +26,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from underpar import progress
-from underpar.model import GPT
+from underpar.bits import LN2
+from underpar.model import GPT, twin
 from underpar.model.layers import Linear, Table
 from underpar.recipe.schema import ScoreSpec
 from underpar.score.adapt import Adapter
 from underpar.score.lanes import in_step, lane_edges
 from underpar.score.ledger import Ledger
-from underpar.score.predictor import Predictor
+from underpar.score.predictor import Stepwise
 from underpar.score.windows import Chunk, Window, WindowPlan
 
 #: CPU kernels give a row of a batch of 8, 16, .. 64 the same bits; of 1, 2 or 7 others.
@@ -87,7 +87,7 @@ class Lockstep:
         assert spec.context
         self._adapter = Adapter(model, spec) if adapt else None
         self._model, self._cast = model, _cast(model)
-        self._predictor = Predictor(self._cast, spec.context)
+        self._predictor = Stepwise(self._cast, spec.context)
         self._context, self._stride = spec.context, spec.stride
 
     def run(
@@ -105,15 +105,12 @@ class Lockstep:
         n_targets = shape.n_targets
         edges = lane_edges(n_targets, shape.lanes)
         plans = [WindowPlan(b - a, self._context, self._stride) for a, b in pairwise(edges)]
-        text = _Text(plans, first, self._predictor.vocab_size, tables, coder)
+        text = _Text(plans, first, self._predictor.vocab_size, tables, coder, task)
         size = shape.chunk if self._adapter else n_targets
         n_chunks = max(plan.n_chunks(size) for plan in plans)
-        clock, done = progress.Clock(), 0
         for index, parts in in_step(plans, size):
             for windows in _rounds(parts):
-                done += self._window(text, windows)
-                left = clock.left(done, n_targets)
-                progress.current().update(task, done, n_targets, text.note(done), left)
+                self._window(text, windows)
             if self._adapter:
                 closed = [
                     text.ledgers[lane].close_chunk(c.start, c.end) for lane, c in parts.items()
@@ -128,8 +125,8 @@ class Lockstep:
             for cast, weight in zip(self._cast.parameters(), self._model.parameters()):
                 cast.copy_(weight)
 
-    def _window(self, text: _Text, windows: Mapping[int, Window]) -> int:
-        """Code the scored positions of one window a lane; returns how many that were."""
+    def _window(self, text: _Text, windows: Mapping[int, Window]) -> None:
+        """Code the scored positions of one window a lane."""
         start, first, _ = next(iter(windows.values()))  # the same for all lanes; only ends differ
         ids = np.zeros((-(-len(text.streams) // ROWS) * ROWS, first + 1 - start), np.uint16)
         for lane in windows:
@@ -146,7 +143,6 @@ class Lockstep:
                 following[live] = tokens
                 logits = self._predictor.step(following)
         text.commit()
-        return sum(window.end - window.first for window in windows.values())
 
 
 def _cast(model: GPT) -> GPT:
@@ -157,7 +153,7 @@ def _cast(model: GPT) -> GPT:
     """
     if model.compute_dtype == model.core(0).attn.proj.weight.dtype:
         return model
-    cast = copy.deepcopy(model).requires_grad_(False)
+    cast = twin(model).requires_grad_(False)
     for module in cast.modules():
         if isinstance(module, Linear | Table):
             module.weight.data = module.weight.data.to(model.compute_dtype)
@@ -168,9 +164,17 @@ class _Text:
     """The streams of a text as far as they are known, and their books."""
 
     def __init__(
-        self, plans: list[WindowPlan], first: int, vocab: int, tables: Tables, coder: Coder
+        self,
+        plans: list[WindowPlan],
+        first: int,
+        vocab: int,
+        tables: Tables,
+        coder: Coder,
+        task: str,
     ) -> None:
         self.tables, self.coder = tables, coder
+        self._task, self._clock = task, progress.Clock()
+        self._size, self._known, self._committed = sum(plan.n_positions for plan in plans), 0, 0
         self.streams = [np.full(plan.n_positions + 1, first, np.uint16) for plan in plans]
         self.ledgers = [Ledger.blank(plan.n_positions, first, vocab) for plan in plans]
         self._waiting: dict[int, tuple[int, list[Tensor]]] = {}  # lane -> (position, its logits)
@@ -180,9 +184,6 @@ class _Text:
     def nats(self) -> float:
         return sum(ledger.nats for ledger in self.ledgers)
 
-    def note(self, done: int) -> str:
-        return f"{self.nats / done / np.log(2):.3f} bits a token"
-
     def perceive(
         self, lanes: list[int], position: int, logits: Tensor, tokens: NDArray[np.uint16]
     ) -> None:
@@ -191,15 +192,23 @@ class _Text:
             self.streams[lane][position + 1] = token
             self._waiting.setdefault(lane, (position, []))[1].append(row)
         self._n_waiting += logits.numel()
+        self._known += len(lanes)
         if self._n_waiting > _PENDING:
             self.commit()
+        self._report()
 
     def commit(self) -> None:
         for lane, (first, rows) in self._waiting.items():
             end = first + len(rows)
             tokens = self.streams[lane][first + 1 : end + 1]
-            self.ledgers[lane].commit([(first, end)], torch.stack(rows), tokens)
-        self._waiting, self._n_waiting = {}, 0
+            self.ledgers[lane].commit([(first, end)], torch.stack(rows), decoded=tokens)
+        self._waiting, self._n_waiting, self._committed = {}, 0, self._known
+
+    def _report(self) -> None:
+        left, note = self._clock.left(self._known, self._size), ""
+        if self._committed:
+            note = f"{self.nats / self._committed / LN2:.3f} bits a token"
+        progress.current().update(self._task, self._known, self._size, note, left, "tokens")
 
 
 def _rounds(parts: Mapping[int, Chunk]) -> Iterator[dict[int, Window]]:

@@ -25,16 +25,18 @@ from typing import Any
 import torch
 
 from underpar import progress
-from underpar.artifact.pack import load
+from underpar.artifact.load import load
 from underpar.bits import LN2, Score, bits_per_byte
 from underpar.codec import blocks, machine
 from underpar.codec.blocks import Block
 from underpar.codec.codec import Options, header_for
+from underpar.codec.relay import forward
 from underpar.codec.session import Session
 from underpar.data.validation import ValidationSet
 from underpar.errors import CodecError
+from underpar.score.file import check_tokenizer, score
 from underpar.score.lanes import fitted
-from underpar.score.scorer import Stage, check_tokenizer, score
+from underpar.stages import How
 
 #: Coded bits may differ from claimed bits by this share.
 TOLERANCE = 1e-3
@@ -111,25 +113,29 @@ def prove(artifact: Path, validation: ValidationSet, options: Options) -> Proof:
     n = validation.n_targets
     lanes = options.lanes_of(n)
     session = Session(loaded, header)
-    with machine.held_still(header.machine.threads):
+    with progress.task("prove", 3) as step:
+        step("coding")
+        with machine.held_still(header.machine.threads):
+            start = time.perf_counter()
+            payload, _ = session.encode(validation.tokens, lanes)
+            encode_seconds = time.perf_counter() - start
+        text = session.text(validation.tokens)
+        out = io.BytesIO()
+        blocks.write_header(out, header)
+        block = Block(blocks.MODEL, len(text), zlib.crc32(text), payload, n, lanes)
+        blocks.write_block(out, block)
+        blocks.write_end(out, 1, header)
+        progress.current().line(
+            f"coded {n:,} tokens in {len(payload):,} bytes; decoding them elsewhere"
+        )
+        step("decoding in a fresh process")
         start = time.perf_counter()
-        payload, _ = session.encode(validation.tokens, lanes)
-        encode_seconds = time.perf_counter() - start
-    text = session.text(validation.tokens)
-    out = io.BytesIO()
-    blocks.write_header(out, header)
-    block = Block(blocks.MODEL, len(text), zlib.crc32(text), payload, n, lanes)
-    blocks.write_block(out, block)
-    blocks.write_end(out, 1, header)
-    progress.current().line(
-        f"coded {n:,} tokens in {len(payload):,} bytes; decoding them elsewhere"
-    )
-    start = time.perf_counter()
-    same = _decoded_elsewhere(out.getvalue(), artifact) == text
-    decode_seconds = time.perf_counter() - start
-    spec = fitted(session.spec, n, lanes) if lanes else session.spec
-    stage: Stage = "ttt" if header.adapts else "sliding"
-    claim = score(artifact, validation, stage, overrides=spec, lanes=max(lanes, 1)).score
+        same = _decoded_elsewhere(out.getvalue(), artifact) == text
+        decode_seconds = time.perf_counter() - start
+        step("scoring")
+        spec = fitted(session.spec, n, lanes) if lanes else session.spec
+        stage: How = "ttt" if header.adapts else "sliding"
+        claim = score(artifact, validation, stage, overrides=spec, lanes=max(lanes, 1)).score
     return Proof(
         claim,
         8 * len(payload),
@@ -148,9 +154,16 @@ def _decoded_elsewhere(coded: bytes, artifact: Path) -> bytes:
         file, text = Path(folder) / "text.up", Path(folder) / "text"
         file.write_bytes(coded)
         words = ["decompress", str(file), "--artifact", str(artifact), "--output", str(text)]
-        done = subprocess.run(
-            [sys.executable, "-m", "underpar", *words], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise CodecError("the decoding process failed", got=done.stderr.strip() or None)
+        command = [sys.executable, "-m", "underpar", *words, "--relay"]
+        with subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ) as child:
+            try:
+                assert child.stderr
+                said = forward(child.stderr)
+            except BaseException:  # Ctrl-C among them: nobody waits for the text any more
+                child.kill()
+                raise
+        if child.returncode:
+            raise CodecError("the decoding process failed", got=said.strip() or None)
         return text.read_bytes()

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from underpar.artifact.pack import LoadedModel
+from underpar.artifact.load import LoadedModel
 from underpar.data.bytetokens import ByteTokens
 from underpar.errors import DataError
-from underpar.score.predictor import Predictor
+from underpar.score.predictor import Stepwise
 
 
 def sample(
@@ -40,7 +40,7 @@ def sample(
     utf8 = codecs.getincrementaldecoder("utf-8")("replace")  # a character may take several tokens
     rng = np.random.default_rng(seed)
     spec, context = loaded.score, loaded.score.context or loaded.model.spec.seq_len
-    predictor = Predictor(loaded.model, context)
+    predictor = Stepwise(loaded.model, context)
     seen = [bos, *ids.tolist()]
     logits, room = _begin(predictor, seen, context, min(spec.stride, context - 1))
     for _ in range(tokens):
@@ -72,7 +72,7 @@ def draw(logits: Tensor, temperature: float, top_p: float, rng: np.random.Genera
     return int(rng.choice(kept, p=p[kept] / p[kept].sum()))
 
 
-def _begin(predictor: Predictor, seen: list[int], context: int, stride: int) -> tuple[Tensor, int]:
+def _begin(predictor: Stepwise, seen: list[int], context: int, stride: int) -> tuple[Tensor, int]:
     """Logits after the newest tokens, and how many steps fit into the window from here."""
     window: NDArray[np.uint16] = np.array(seen[-(context - stride) :], np.uint16)
     return predictor.begin(window[None])[0], context - len(window) + 1

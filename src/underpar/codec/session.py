@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from underpar.artifact.pack import LoadedModel
+from underpar.artifact.load import LoadedModel
 from underpar.codec.blocks import SLACK, Block, Header
 from underpar.codec.lockstep import Lockstep, Shape, Tables
 from underpar.codec.tables import GridTables, float_tables, split_notes
@@ -25,7 +25,7 @@ class Session:
 
     def __init__(self, loaded: LoadedModel, header: Header) -> None:
         assert header.machine is not None
-        self.header, self._model = header, loaded.model
+        self.header, self._model, self._texts = header, loaded.model, 0
         self._bytes, self._bos = ByteTokens(loaded.tokenizer), loaded.tokenizer.bos_id
         spec = loaded.score
         if header.settings is not None:
@@ -61,7 +61,9 @@ class Session:
         shape = self._shape(len(tokens) - 1, lanes)
         writer = _Writing(cut(tokens, shape.lanes))
         grid = GridTables() if self.header.portable else None
-        coded = self._lockstep.run(shape, int(tokens[0]), grid or float_tables, writer, "compress")
+        coded = self._lockstep.run(
+            shape, int(tokens[0]), grid or float_tables, writer, self._task("compress")
+        )
         return (grid.notes() if grid else b"") + writer.encoder.finish(), coded.nats
 
     def decode(self, block: Block) -> bytes:
@@ -79,9 +81,14 @@ class Session:
             tables = GridTables(near)
         reader = _Reading(payload)
         shape = self._shape(block.n_tokens, block.lanes)
-        coded = self._lockstep.run(shape, self._bos, tables, reader, "decompress")
+        coded = self._lockstep.run(shape, self._bos, tables, reader, self._task("decompress"))
         reader.decoder.finish()
         return self.text(coded.tokens)
+
+    def _task(self, what: str) -> str:
+        """Name for the progress line: a long file is many texts, one after the other."""
+        self._texts += 1
+        return what if self._texts == 1 else f"{what}, text {self._texts}"
 
     def _shape(self, n_targets: int, lanes: int) -> Shape:
         if not lanes:

@@ -28,7 +28,8 @@ from underpar.data.corpus import (
     sotu_documents,
     split,
 )
-from underpar.data.dataset import FORMAT, Dataset, describe, open_dataset, summary
+from underpar.data.dataset import Dataset
+from underpar.data.opening import FORMAT, describe, open_dataset, summary
 from underpar.data.shards import Tokens, read_shard, shard_files, shard_name, write_shard
 from underpar.data.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer, train_bpe
 from underpar.errors import DataError
@@ -50,7 +51,7 @@ def build(
 ) -> Dataset:
     """Tokenize both splits into ``out_dir``; an identical earlier build is opened instead."""
     out_dir = Path(out_dir)
-    inputs = _inputs_digest(tokenizer.digest(), shard_tokens, train, val)
+    inputs = _inputs_digest(tokenizer.fingerprint(), shard_tokens, train, val)
     return _reuse(out_dir, inputs) or _write(train, val, tokenizer, out_dir, shard_tokens, inputs)
 
 
@@ -110,7 +111,8 @@ def build_source(
     if earlier is not None:
         return earlier
     progress.current().line(f"training a {kind} tokenizer of {vocab_size} pieces")
-    tokenizer = train_bpe((d.text for d in train), vocab_size, lossless=lossless)
+    with progress.busy("training the tokenizer"):
+        tokenizer = train_bpe((d.text for d in train), vocab_size, lossless=lossless)
     return _write(train, val, tokenizer, out_dir, SHARD_TOKENS, inputs)
 
 
@@ -155,7 +157,7 @@ def _write(
         "inputs": inputs,
         "tokenizer": {
             "kind": tokenizer.kind,
-            "digest": tokenizer.digest(),
+            "digest": tokenizer.fingerprint(),
             "vocab_size": tokenizer.vocab_size,
             "lossless": tokenizer.lossless,
         },
@@ -203,7 +205,7 @@ def _tokenize(name: str, documents: Sequence[Document], tokenizer: Tokenizer) ->
     parts: list[Tokens] = []
     for i, document in enumerate(documents):
         parts += [bos, tokenizer.encode(document.text)]
-        progress.current().update(f"tokenizing {name}", i + 1, len(documents))
+        progress.current().update(f"tokenizing {name}", i + 1, len(documents), unit="documents")
     if not parts:
         raise DataError(f"building data: split '{name}'", got="no documents", wanted="1 or more")
     return np.concatenate(parts)

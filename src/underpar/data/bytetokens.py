@@ -25,8 +25,9 @@ import numpy as np
 import numpy.typing as npt
 import sentencepiece as spm
 
+from underpar.data.detokenizer import SPACE, Detokenizer
 from underpar.data.shards import Tokens
-from underpar.data.tokenizer import SPACE, ByteTokenizer, Tokenizer
+from underpar.data.tokenizer import ByteTokenizer, Tokenizer
 from underpar.errors import DataError
 
 #: Bytes that are not UTF-8, in the guise that "surrogateescape" gives them.
@@ -36,12 +37,30 @@ _WORD = re.compile(" ?[^ ]+")
 _UNSAYABLE = -1
 
 
-class ByteTokens:
+class TokenBytes:
+    """The bytes that tokens stand for."""
+
+    def __init__(self, tokenizer: Detokenizer) -> None:
+        self._pieces = _pieces(tokenizer)
+
+    def decode(self, tokens: npt.NDArray[np.integer]) -> bytes:
+        """The bytes of ``tokens``; control ids have none. DataError: ids of another tokenizer."""
+        size = len(self._pieces)
+        if tokens.size and not 0 <= int(tokens.min()) <= int(tokens.max()) < size:
+            got = f"ids {int(tokens.min())} to {int(tokens.max())}"
+            raise DataError("token ids of another tokenizer", got=got, wanted=f"0 to {size - 1}")
+        return self._joined(tokens.tolist())
+
+    def _joined(self, ids: list[int]) -> bytes:
+        return b"".join(map(self._pieces.__getitem__, ids))
+
+
+class ByteTokens(TokenBytes):
     """The lossless code of bytes in the tokens of ``tokenizer``."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__(tokenizer)
         self._tokenizer = tokenizer
-        self._pieces = _pieces(tokenizer)
         self._ids_of_bytes = _ids_of_bytes(self._pieces)
         self._survives: dict[str, bool] = {}
 
@@ -63,17 +82,6 @@ class ByteTokens:
                 gaps = gaps or self._gaps(set[str]().union(*parts[::2]))
                 ids += self._mended(part, gaps)
         return None if _UNSAYABLE in ids else np.array(ids, dtype=np.uint16)
-
-    def decode(self, tokens: npt.NDArray[np.integer]) -> bytes:
-        """The bytes of ``tokens``; control ids have none. DataError: ids of another tokenizer."""
-        size = len(self._pieces)
-        if tokens.size and not 0 <= int(tokens.min()) <= int(tokens.max()) < size:
-            got = f"ids {int(tokens.min())} to {int(tokens.max())}"
-            raise DataError("token ids of another tokenizer", got=got, wanted=f"0 to {size - 1}")
-        return self._joined(tokens.tolist())
-
-    def _joined(self, ids: list[int]) -> bytes:
-        return b"".join(map(self._pieces.__getitem__, ids))
 
     def _said(self, text: str) -> list[int]:
         """``text`` byte by byte."""
@@ -130,7 +138,7 @@ def _split(gaps: re.Pattern[str], text: str) -> Iterator[tuple[str, str]]:
     yield text[at:], ""
 
 
-def _pieces(tokenizer: Tokenizer) -> list[bytes]:
+def _pieces(tokenizer: Detokenizer) -> list[bytes]:
     """What each id stands for within a text."""
     if isinstance(tokenizer, ByteTokenizer):
         return [*(bytes([b]) for b in range(256)), b""]

@@ -52,7 +52,7 @@ class Loader(Protocol):
         """The next micro-batch: inputs, targets, int64 [micro_tokens / seq_len, seq_len]."""
         ...
 
-    def state(self) -> State:
+    def bookmark(self) -> State:
         """Where the loader stands, as JSON-able data, equal on every rank."""
         ...
 
@@ -66,18 +66,9 @@ def make_loader(
 ) -> Loader:
     """A loader of this rank at the beginning of the order that ``spec`` names.
 
-    micro_tokens: predicted tokens per rank and micro-step, a multiple of seq_len. Raises DataError
-    when there are no files, or too few tokens in them for one sequence.
+    files: one or more. micro_tokens: predicted tokens per rank and micro-step, a multiple of
+    seq_len. Raises DataError when there are too few tokens for one sequence.
     """
-    if micro_tokens < seq_len or micro_tokens % seq_len:
-        raise DataError("micro_tokens", got=micro_tokens, wanted=f"a multiple of {seq_len}")
-    if not files:
-        raise DataError(
-            "no training shards",
-            got="0 files",
-            wanted="fineweb_train_*.bin",
-            do="Download or build the data first: underpar data --help.",
-        )
     shards = [read_shard(path) for path in files]
     match spec.loader:
         case "sequential":
@@ -105,7 +96,7 @@ class _Positioned(ABC):
     def _identity(self) -> State:
         return {"kind": self.kind, "tokens": self._tokens, "seq_len": self._seq_len}
 
-    def state(self) -> State:
+    def bookmark(self) -> State:
         return {**self._identity(), "position": self._position}
 
     def restore(self, state: State) -> None:

@@ -1,19 +1,4 @@
-"""Tokenizers with exact byte accounting.
-
-The score divides by the bytes of the text, so every token must know how many bytes it stands for,
-in its context. For a SentencePiece model three tables decide, as in the competition's scripts:
-
-    bytes(target | previous) = base[target] + (lead[target] and not boundary[previous])
-
-``base`` is the UTF-8 length of the piece without one leading U+2581 (the library's sign for a
-space), 1 for a byte-fallback piece, 0 for control pieces; ``lead`` marks pieces that begin with
-U+2581; ``boundary`` marks the ids after which decoding drops that space. Whether it ever drops one
-depends on the model, and the tables follow the library's decoder in each case:
-
-- models that strip extra white space or add a dummy prefix (the competition's: nmt_nfkc, white
-  space stripped): the space right after BOS is not in the text; boundary = control and unknown;
-- models that do neither (ours): ``[BOS, U+2581 a]`` decodes to " a", so a document may begin with
-  a space and that space is a byte like any other: no id is a boundary.
+"""Tokenizers: text to ids and back, with exact byte accounting (see ``detokenizer``).
 
 Lossless means decode(encode(s)) == s for every string that UTF-8 can represent. Identity
 normalisation, no dummy prefix, white space kept and byte fallback get almost there. One character
@@ -27,12 +12,10 @@ literal character: such a model is not lossless, and a validation set refuses it
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -40,76 +23,24 @@ import numpy as np
 import numpy.typing as npt
 import sentencepiece as spm
 
-from underpar.data.modelfile import Normalizer
+from underpar.data.detokenizer import SPACE, ByteTables, Detokenizer, SentencePieceDetokenizer
 from underpar.data.shards import Tokens
 from underpar.errors import DataError
 
-SPACE = "\u2581"
 #: SentencePiece's trainer drops every sentence that contains this character without a word.
 _RESERVED = "\u2585"
 
 
-@dataclass(frozen=True)
-class ByteTables:
-    """base int32 [V], lead bool [V], boundary bool [V]; see the module's text."""
-
-    base: npt.NDArray[np.int32]
-    lead: npt.NDArray[np.bool_]
-    boundary: npt.NDArray[np.bool_]
-
-    def lengths(self, tokens: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:
-        """Bytes of each target: tokens [N] -> int32 [N-1], entry i for i + 1 after i."""
-        previous, target = tokens[:-1], tokens[1:]
-        lengths = self.base[target]
-        lengths += self.lead[target] & ~self.boundary[previous]
-        return lengths
-
-
-class Tokenizer(ABC):
-    """Text to ids and back. Ids fit in uint16; ``encode`` never adds BOS."""
-
-    kind: str
-    vocab_size: int
-    bos_id: int
-    lossless: bool
+class Tokenizer(Detokenizer):
+    """Text to ids and back."""
 
     @abstractmethod
     def encode(self, text: str) -> Tokens:
-        """Ids of ``text``, uint16 [n]. Raises DataError for text that UTF-8 cannot represent."""
-
-    @abstractmethod
-    def decode(self, ids: npt.ArrayLike) -> str:
-        """The text of ``ids``; control ids vanish, bytes that are not UTF-8 become U+FFFD."""
-
-    @abstractmethod
-    def to_bytes(self) -> bytes:
-        """The model file, b"" for the byte tokenizer; see ``tokenizer_from``."""
-
-    @abstractmethod
-    def tables(self) -> ByteTables:
-        """The byte tables of this tokenizer, each of length vocab_size."""
-
-    def byte_lengths(self, tokens: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:
-        """Bytes of each target in a stream: tokens [N] -> int32 [N-1]. DataError: unknown ids."""
-        self._check(tokens)
-        return self.tables().lengths(tokens)
+        """Ids of ``text``, uint16 [n], no BOS. DataError for text that UTF-8 cannot represent."""
 
     def normalized(self, text: str) -> str:
         """The text that the ids of ``text`` stand for; ``text`` itself when lossless."""
         return text if self.lossless else self.decode(self.encode(text))
-
-    def digest(self) -> str:
-        """sha256 (hex) of kind and model file: equal digests mean equal tokenization."""
-        return hashlib.sha256(self.kind.encode() + b"\0" + self.to_bytes()).hexdigest()
-
-    def _check(self, ids: npt.NDArray[np.integer]) -> None:
-        if ids.size and (int(ids.max()) >= self.vocab_size or int(ids.min()) < 0):
-            raise DataError(
-                "token ids do not belong to this tokenizer",
-                got=f"id {int(ids.max())}",
-                wanted=f"ids below its {self.vocab_size} pieces",
-                do="Use the tokenizer that the shards were made with.",
-            )
 
 
 def _utf8(text: str) -> bytes:
@@ -148,36 +79,8 @@ class ByteTokenizer(Tokenizer):
         return ByteTables(base, np.zeros(self.vocab_size, bool), base == 0)
 
 
-class SentencePieceTokenizer(Tokenizer):
-    """A SentencePiece model. Raises DataError for bytes that are none, or lack a BOS piece."""
-
-    kind = "sentencepiece"
-
-    def __init__(self, model: bytes, name: str = "tokenizer model") -> None:
-        got = f"{len(model)} bytes that SentencePiece cannot read"
-        foreign = DataError(name, got=got, wanted="a SentencePiece .model file")
-        if not model:  # the library takes nothing for a model, and then writes to stderr
-            raise foreign
-        try:
-            self._sp = spm.SentencePieceProcessor(model_proto=model)
-            self._pieces = [self._sp.id_to_piece(i) for i in range(self._sp.get_piece_size())]
-        except (RuntimeError, UnicodeDecodeError) as error:
-            raise foreign from error
-        self._model = bytes(model)
-        self.vocab_size = len(self._pieces)
-        self.bos_id = self._sp.bos_id()
-        if self.bos_id < 0 or self.vocab_size > 65_536:
-            raise DataError(
-                "tokenizer model",
-                got=f"{self.vocab_size} pieces, BOS id {self.bos_id}",
-                wanted="a BOS piece and at most 65536 pieces",
-            )
-        settings = Normalizer.of(model)
-        self._strips = settings.dummy_prefix or settings.strips_space
-        self._bytes_of_space = [self._sp.piece_to_id(f"<0x{b:02X}>") for b in SPACE.encode()]
-        n_bytes = sum(self._sp.is_byte(i) for i in range(self.vocab_size))
-        has_space = not self._sp.is_unknown(self._sp.piece_to_id(SPACE))
-        self.lossless = settings.identity and not self._strips and n_bytes == 256 and has_space
+class SentencePieceTokenizer(SentencePieceDetokenizer, Tokenizer):
+    """A SentencePiece model; ``load_tokenizer`` refuses bytes that are none."""
 
     def encode(self, text: str) -> Tokens:
         _utf8(text)
@@ -188,33 +91,9 @@ class SentencePieceTokenizer(Tokenizer):
             ids += (self._bytes_of_space if i else []) + self._sp.encode(part)
         return np.array(ids, dtype=np.uint16)
 
-    def decode(self, ids: npt.ArrayLike) -> str:
-        ids = np.asarray(ids, dtype=np.int64)
-        self._check(ids)
-        return self._sp.decode(ids.tolist())
-
-    def to_bytes(self) -> bytes:
-        return self._model
-
-    def tables(self) -> ByteTables:
-        return self._tables
-
     @cached_property
-    def _tables(self) -> ByteTables:
-        sp, size = self._sp, self.vocab_size
-        base = np.zeros(size, dtype=np.int32)
-        lead = np.zeros(size, dtype=bool)
-        boundary = np.zeros(size, dtype=bool)
-        for i, piece in enumerate(self._pieces):
-            if sp.is_control(i) or sp.is_unknown(i) or sp.is_unused(i):
-                boundary[i] = self._strips
-            elif sp.is_byte(i):
-                base[i] = 1
-            else:
-                lead[i] = piece.startswith(SPACE)
-                # a U+2581 further in decodes to a space too; published tables count it as 3 bytes
-                base[i] = len(piece.removeprefix(SPACE).replace(SPACE, " ").encode("utf-8"))
-        return ByteTables(base, lead, boundary)
+    def _bytes_of_space(self) -> list[int]:
+        return [self._sp.piece_to_id(f"<0x{b:02X}>") for b in SPACE.encode()]
 
 
 def tokenizer_from(kind: str, data: bytes) -> Tokenizer:
@@ -222,19 +101,35 @@ def tokenizer_from(kind: str, data: bytes) -> Tokenizer:
     if kind == ByteTokenizer.kind:
         return ByteTokenizer()
     if kind == SentencePieceTokenizer.kind:
-        return SentencePieceTokenizer(data)
+        return load_tokenizer(data)
     raise DataError("tokenizer kind", got=repr(kind), wanted="'sentencepiece' or 'bytes'")
 
 
 def load_tokenizer(source: Path | str | bytes) -> SentencePieceTokenizer:
-    """A SentencePiece model from a file or from the bytes of one."""
-    if isinstance(source, bytes):
-        return SentencePieceTokenizer(source)
+    """A SentencePiece model from a file or from the bytes of one.
+
+    Raises DataError for what cannot be read, is no such model, or lacks a BOS piece.
+    """
+    name = "tokenizer model" if isinstance(source, bytes) else f"tokenizer {source}"
     try:
-        model = Path(source).read_bytes()
+        model = source if isinstance(source, bytes) else Path(source).read_bytes()
     except OSError as error:
-        raise DataError(f"tokenizer {source}", got=error.strerror or str(error)) from error
-    return SentencePieceTokenizer(model, str(source))
+        raise DataError(name, got=error.strerror or str(error)) from error
+    got = f"{len(model)} bytes that SentencePiece cannot read"
+    foreign = DataError(name, got=got, wanted="a SentencePiece .model file")
+    if not model:  # the library takes nothing for a model, and then writes to stderr
+        raise foreign
+    try:
+        tokenizer = SentencePieceTokenizer(model)
+    except (RuntimeError, UnicodeDecodeError) as error:
+        raise foreign from error
+    if tokenizer.bos_id < 0 or tokenizer.vocab_size > 65_536:
+        raise DataError(
+            "tokenizer model",
+            got=f"{tokenizer.vocab_size} pieces, BOS id {tokenizer.bos_id}",
+            wanted="a BOS piece and at most 65536 pieces",
+        )
+    return tokenizer
 
 
 def train_bpe(

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from underpar import progress
+from underpar.data.detokenizer import Detokenizer
 from underpar.data.shards import Tokens, read_shard
-from underpar.data.tokenizer import Tokenizer
 from underpar.errors import DataError
 
 
@@ -64,7 +64,7 @@ class ValidationSet:
     def n_targets(self) -> int:
         return len(self.tokens) - 1
 
-    def head(self, n_targets: int) -> ValidationSet:
+    def beginning(self, n_targets: int) -> ValidationSet:
         """The first ``n_targets`` targets as a set of their own (all, if there are fewer)."""
         n = min(n_targets, self.n_targets)
         lengths = self.byte_lengths[:n].copy()
@@ -80,10 +80,11 @@ class ValidationSet:
     def from_tokens(
         cls,
         tokens: npt.NDArray[np.integer],
-        tokenizer: Tokenizer,
-        raw_bytes: Sequence[int] | None = None,
+        tokenizer: Detokenizer,
+        *,
+        document_bytes: Sequence[int] | None = None,
     ) -> ValidationSet:
-        """Count, decode and compare. raw_bytes: bytes of each original document, where known.
+        """Count, decode and compare. document_bytes: bytes of each original document, where known.
 
         Raises DataError for ids the tokenizer does not have, a stream that does not begin with BOS,
         or a document whose tokens do not add up to its text.
@@ -99,47 +100,44 @@ class ValidationSet:
                 do="The first token is never scored, so a stream that begins inside a document "
                 "would lose text; or the tokenizer is not the one of these shards.",
             )
-        if raw_bytes is not None and len(raw_bytes) != len(starts):
+        if document_bytes is not None and len(document_bytes) != len(starts):
             raise DataError(
                 "validation stream",
                 got=f"{len(starts)} documents",
-                wanted=f"{len(raw_bytes)}, as many as there are texts",
+                wanted=f"{len(document_bytes)}, as many as there are texts",
             )
-        true_bytes = _check_documents(stream, starts, lengths, tokenizer, raw_bytes)
+        true_bytes = _check_documents(
+            stream, starts, lengths, tokenizer, document_bytes=document_bytes
+        )
         return cls(
             tokens=stream,
             byte_lengths=lengths,
             documents=starts.astype(np.int64),
             true_bytes=true_bytes,
             normalized=not tokenizer.lossless,
-            raw_bytes=None if raw_bytes is None else sum(raw_bytes),
+            raw_bytes=None if document_bytes is None else sum(document_bytes),
         )
 
     @classmethod
     def from_shards(
         cls,
         files: Sequence[Path],
-        tokenizer: Tokenizer,
-        raw_bytes: Sequence[int] | None = None,
+        tokenizer: Detokenizer,
+        *,
+        document_bytes: Sequence[int] | None = None,
     ) -> ValidationSet:
         """All shards end to end, nothing cut off the tail; see ``from_tokens``."""
-        if not files:
-            raise DataError(
-                "no validation shards",
-                got="0 files",
-                wanted="fineweb_val_*.bin",
-                do="Download or build the data first: underpar data --help.",
-            )
-        shards = [read_shard(path) for path in files]
-        return cls.from_tokens(np.concatenate(shards), tokenizer, raw_bytes)
+        shards = [np.empty(0, np.uint16), *map(read_shard, files)]
+        return cls.from_tokens(np.concatenate(shards), tokenizer, document_bytes=document_bytes)
 
 
 def _check_documents(
     tokens: Tokens,
     starts: npt.NDArray[np.int64],
     lengths: npt.NDArray[np.int32],
-    tokenizer: Tokenizer,
-    raw_bytes: Sequence[int] | None,
+    tokenizer: Detokenizer,
+    *,
+    document_bytes: Sequence[int] | None,
 ) -> int:
     """UTF-8 bytes of all decoded documents; DataError at the first that does not add up."""
     ends = np.append(starts[1:], len(tokens))
@@ -150,8 +148,8 @@ def _check_documents(
         # lengths[j] belongs to tokens[j + 1]: this document's targets, without the next one's BOS
         counted = int(lengths[start : end - 1].sum(dtype=np.int64))
         _same_bytes(counted, n_bytes, f"validation document {i}")
-        if raw_bytes is not None and tokenizer.lossless:
-            _same_bytes(counted, raw_bytes[i], f"the raw text of validation document {i}")
+        if document_bytes is not None and tokenizer.lossless:
+            _same_bytes(counted, document_bytes[i], f"the raw text of validation document {i}")
         total += n_bytes
         progress.current().update("counting validation bytes", end, len(tokens))
     return total

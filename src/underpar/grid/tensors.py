@@ -38,28 +38,11 @@ class QuantizedTensor:
         return dequantize(self.codes, self.scales)
 
 
-@dataclass(frozen=True)
-class TensorError:
-    """What quantization did to one tensor; bits 16 means stored as float16."""
-
-    path: str
-    bits: int
-    relative_error: float  # squared error / squared weights; 0 for a zero tensor
-
-
 class QuantizedModel(Mapping[str, QuantizedTensor | Tensor]):
-    """Parameter path -> codes and steps, or a float tensor that is stored as it is. Immutable.
+    """Parameter path -> codes and steps, or a float tensor that is stored as it is. Immutable."""
 
-    ``errors`` has one row a tensor when the quantizer made this model, none when a file did.
-    """
-
-    def __init__(
-        self,
-        tensors: Mapping[str, QuantizedTensor | Tensor],
-        errors: tuple[TensorError, ...] = (),
-    ) -> None:
+    def __init__(self, tensors: Mapping[str, QuantizedTensor | Tensor]) -> None:
         self._tensors = dict(tensors)
-        self.errors = errors
 
     def __getitem__(self, path: str) -> QuantizedTensor | Tensor:
         return self._tensors[path]

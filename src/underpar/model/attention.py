@@ -20,19 +20,17 @@ group, neither normed nor rotated. What a token would merely copy from itself is
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from underpar.model.cache import Cache
 from underpar.model.layers import Linear, rms_norm
 from underpar.model.roles import Role, parameter
 from underpar.recipe.schema import ModelSpec
-
-if TYPE_CHECKING:
-    from underpar.model.cache import Cache
 
 #: Hopper: cuDNN's kernels first, then flash, then whatever can do it at all
 _HOPPER = [
@@ -89,19 +87,20 @@ def _kernels(device: torch.device) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, *, cached: bool = False) -> Tensor:
     """softmax(q k^T / sqrt(E)) v, causal: q [B, H, T, E], k and v [B, K, S, E] -> [B, H, T, E].
 
     The last query sees all S keys, the one before it S - 1, and so on: the T queries are the newest
-    of S tokens.
+    of S tokens. cached: S may be larger than T.
     """
     new, seen, groups = q.shape[-2], k.shape[-2], q.shape[1] // k.shape[1]
-    if new == 1 and q.device.type == "cpu":
-        return _attend_one(q, k, v)
-    mask = None
-    if 1 < new < seen:  # the kernels' own causal flag aligns at the top left: wrong with a cache
-        mask = torch.ones(new, seen, dtype=torch.bool, device=q.device).tril(seen - new)
-    causal = new == seen and new > 1
+    mask, causal = None, True
+    if cached:
+        if new == 1 and q.device.type == "cpu":
+            return _attend_one(q, k, v)
+        causal = new == seen and new > 1
+        if 1 < new < seen:  # the kernels' own causal flag aligns at the top left: wrong here
+            mask = torch.ones(new, seen, dtype=torch.bool, device=q.device).tril(seen - new)
     short = causal and seen <= PLAIN_TOKENS and q.device.type == "cpu"
     # Only the 16-bit CUDA kernels share key/value heads themselves; elsewhere the flag means the
     # slow path, and repeating the heads is faster.
@@ -163,7 +162,7 @@ class Attention(nn.Module):
         self.q_gain = parameter(torch.full((spec.n_head,), spec.qk_gain), Role.GAIN)
 
     def forward(
-        self, x: Tensor, tables: Rotation, cache: Cache | None = None, slot: int = 0
+        self, x: Tensor, tables: Rotation, *, cache: Cache | None = None, slot: int = 0
     ) -> Tensor:
         """With a cache, keys and values of x are appended to virtual layer ``slot``."""
         q = _heads(self.c_q(x), self.n_head)
@@ -172,7 +171,7 @@ class Attention(nn.Module):
         q = rotate(rms_norm(q, self.eps), tables) * self.q_gain.to(x.dtype)[:, None, None]
         k = rotate(rms_norm(k, self.eps), tables)
         keys, values = (k, own) if cache is None else cache.append(slot, k, own)
-        y = attend(q, keys, values)
+        y = attend(q, keys, values, cached=cache is not None)
         if self.xsa:
             y = without_own_value(y, own)
         return self.proj(y.transpose(1, 2).reshape(x.shape))

@@ -11,19 +11,14 @@ step-wise equals parallel. No gradient flows through a cache.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from underpar.errors import RecipeError
 
-if TYPE_CHECKING:
-    from underpar.model.gpt import GPT
-
 
 class Cache:
-    """State of B independent lanes that advance together. Make one with ``Cache.empty``."""
+    """State of B independent lanes that advance together. ``GPT.new_cache`` makes one."""
 
     def __init__(self, keys_values: Tensor, limit: int | None) -> None:
         self.keys_values = keys_values  # [2, L, B, K, capacity, E]
@@ -31,17 +26,6 @@ class Cache:
         self.length = 0
         self.previous_id: Tensor | None = None  # [B] int64
         self.before_smear: Tensor | None = None  # [B, D]
-
-    @classmethod
-    def empty(cls, model: GPT, batch: int) -> Cache:
-        """No tokens yet. The model's looping state, dtype and device must stay as they are."""
-        spec = model.spec
-        layers = len(model.orders[model.looping])
-        shape = (2, layers, batch, spec.n_kv_head, spec.seq_len, spec.d_head)
-        with torch.inference_mode(False):  # usable inside and outside inference mode
-            device = model.tok_emb.weight.device
-            keys_values = torch.zeros(shape, dtype=model.compute_dtype, device=device)
-        return cls(keys_values, spec.seq_len if spec.rope_ntk else None)
 
     def reserve(self, n: int, batch: int, layers: int) -> None:
         """Make room for n more positions. Raises RecipeError where positions cannot go on."""

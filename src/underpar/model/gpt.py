@@ -19,14 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from underpar.errors import RecipeError
 from underpar.model import depth
 from underpar.model.attention import Attention, Rotation, rotation
 from underpar.model.cache import Cache
 from underpar.model.embedding import BigramHash, SmearGate
 from underpar.model.init import initialise
 from underpar.model.layers import (
-    ACTIVATIONS,
     MLP,
     Linear,
     Norm,
@@ -64,11 +62,18 @@ class Block(nn.Module):
             self.mlp = MLP(spec.d_model, spec.d_ff, spec.activation)
 
     def forward(
-        self, x: Tensor, x0: Tensor, core: Any, tables: Rotation, cache: Cache | None, slot: int
+        self,
+        x: Tensor,
+        x0: Tensor,
+        core: Any,
+        tables: Rotation,
+        *,
+        cache: Cache | None = None,
+        slot: int = 0,
     ) -> Tensor:
         """x, x0 [B, T, D]: residual stream and embedding. core: owner of ``attn`` and ``mlp``."""
         x = blend(x, self.resid_mix[0], x0, self.resid_mix[1])
-        x = x + scaled(core.attn(self._normed(x), tables, cache, slot), self.attn_scale)
+        x = x + scaled(core.attn(self._normed(x), tables, cache=cache, slot=slot), self.attn_scale)
         return x + scaled(core.mlp(self._normed(x)), self.mlp_scale)
 
     def _normed(self, x: Tensor) -> Tensor:
@@ -90,7 +95,6 @@ class GPT(nn.Module):
 
     def __init__(self, spec: ModelSpec, seed: int | None = None) -> None:
         super().__init__()
-        _refuse_unknown(spec)
         self.spec = spec
         self.looping = False
         self.compute_dtype = torch.float32
@@ -128,20 +132,33 @@ class GPT(nn.Module):
             cache.reserve(n, batch, len(order))
             start = cache.length
         tables = rotation(self.spec, start, n, ids.device, self.compute_dtype)
-        x = x0 = self.embed(ids, cache)
+        x = x0 = self.embed(ids, cache=cache)
         skips: list[Tensor] = []
         for slot, layer in enumerate(encoder):
-            x = self.blocks[layer](x, x0, self.core(layer), tables, cache, slot)
+            x = self.blocks[layer](x, x0, self.core(layer), tables, cache=cache, slot=slot)
             skips.append(x)
         for step, layer in enumerate(decoder):
             if skips:
                 x = self.join(x, skips.pop(), step)
-            x = self.blocks[layer](x, x0, self.core(layer), tables, cache, len(encoder) + step)
+            slot = len(encoder) + step
+            x = self.blocks[layer](x, x0, self.core(layer), tables, cache=cache, slot=slot)
         if cache is not None:
             cache.advance(ids)
         return self.head(x if logits_for is None else x[:, logits_for])
 
-    def embed(self, ids: Tensor, cache: Cache | None) -> Tensor:
+    def new_cache(self, batch: int) -> Cache:
+        """An empty cache of ``batch`` lanes; looping, dtype and device must then stay as they are.
+
+        Made outside inference mode, so that it can be used inside and outside.
+        """
+        spec, layers = self.spec, len(self.orders[self.looping])
+        shape = (2, layers, batch, spec.n_kv_head, spec.seq_len, spec.d_head)
+        with torch.inference_mode(False):
+            device = self.tok_emb.weight.device
+            keys_values = torch.zeros(shape, dtype=self.compute_dtype, device=device)
+        return Cache(keys_values, spec.seq_len if spec.rope_ntk else None)
+
+    def embed(self, ids: Tensor, *, cache: Cache | None = None) -> Tensor:
         """ids [B, T] -> the residual stream's start [B, T, D], normed, then smeared."""
         x = self.tok_emb(ids).to(self.compute_dtype)
         if self.bigram is not None:
@@ -189,29 +206,14 @@ class GPT(nn.Module):
                 if uses > 1:
                     weight.register_hook(lambda grad, uses=uses: grad / uses)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> GPT:
-        """A full copy. The framework's own would drop the parameters' roles and hooks."""
-        twin = type(self).__new__(type(self))
-        memo[id(self)] = twin
-        twin.__dict__ = copy.deepcopy(self.__dict__, memo)
-        for mine, its in zip(self.parameters(), twin.parameters()):
-            its.role = mine.role  # type: ignore[attr-defined]
-        twin._average_core_gradients()
-        return twin
 
-
-def _refuse_unknown(spec: ModelSpec) -> None:
-    """The schema names its choices as types only; a spec made by hand may hold anything."""
-    known = {
-        "layout": ("cores", "blocks"),
-        "activation": tuple(ACTIVATIONS),
-        "table_dtype": ("float32", "bfloat16"),
-    }
-    for key, choices in known.items():
-        if getattr(spec, key) not in choices:
-            raise RecipeError(
-                f"recipe key 'model.{key}'", got=getattr(spec, key), wanted=" or ".join(choices)
-            )
+def twin(model: GPT) -> GPT:
+    """A full copy. The framework's own would drop the parameters' roles and hooks."""
+    copied = copy.deepcopy(model)
+    for mine, its in zip(model.parameters(), copied.parameters()):
+        its.role = mine.role  # type: ignore[attr-defined]
+    copied._average_core_gradients()
+    return copied
 
 
 def loss(

@@ -50,7 +50,8 @@ class _Moments:
             if path not in self.sums:
                 self.sums[path] = flat.new_zeros(flat.shape[1], flat.shape[1])
             self.sums[path].addmm_(flat.t(), flat)
-        assert self.leader.setdefault(path, leader) == leader, "a group of inputs that changes"
+        known = self.leader.setdefault(path, leader)
+        assert known == leader, "a group of inputs that changes"
 
     def finish(self, n_batches: int) -> dict[str, Tensor]:
         """Means over the batches of all ranks; paths of one group share one tensor."""

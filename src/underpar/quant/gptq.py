@@ -29,6 +29,8 @@ The row steps come from the original weights and stay; only the choice of the co
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -39,13 +41,22 @@ from underpar.grid.grid import Grid
 ATTEMPTS = 4  # damping x 1, 10, 100, 1000
 
 
-def gptq(
-    weight: Tensor, hessian: Tensor, scale: Tensor, grid: Grid, damp: float, block_size: int
-) -> Tensor:
-    """Codes int8 [O, I] of weight [O, I], given the inputs' second moment hessian [I, I].
+class Factor(NamedTuple):
+    """What GPTQ needs of the inputs' second moment; it does not depend on the steps.
 
-    scale: steps float32 [O]. damp: added to the diagonal, in units of its mean. All in float32; the
-    unit of ``hessian`` is irrelevant. Raises TrainingError when ``hessian`` cannot be factored.
+    order [I]: columns as they are rounded. dead [I]: those whose input is always zero. upper
+    [I, I]: U, in that order.
+    """
+
+    order: Tensor
+    dead: Tensor
+    upper: Tensor
+
+
+def factor(hessian: Tensor, damp: float) -> Factor:
+    """Of hessian [I, I], in any unit. damp: added to the diagonal, in units of its mean.
+
+    Raises TrainingError when ``hessian`` cannot be factored.
     """
     h = hessian.float().clone()
     diagonal = h.diagonal()
@@ -53,10 +64,21 @@ def gptq(
     diagonal[dead] = 1.0
     # The damping shifts all diagonal entries alike, so the order may be taken before it.
     order = diagonal.argsort(descending=True)
-    u = inverse_factor(h[order][:, order], damp)
+    return Factor(order, dead, inverse_factor(h[order][:, order], damp))
 
+
+def gptq(
+    weight: Tensor, hessian: Tensor, scale: Tensor, grid: Grid, damp: float, block_size: int
+) -> Tensor:
+    """``rounded`` under ``factor(hessian, damp)``: codes int8 [O, I]."""
+    return rounded(weight, factor(hessian, damp), scale, grid, block_size)
+
+
+def rounded(weight: Tensor, h: Factor, scale: Tensor, grid: Grid, block_size: int) -> Tensor:
+    """Codes int8 [O, I] of weight [O, I] at steps float32 [O]. All in float32."""
+    order, u = h.order, h.upper
     w_IO = weight.float().t().clone()
-    w_IO[dead] = 0.0
+    w_IO[h.dead] = 0.0
     w_IO = w_IO[order]
     codes_IO = torch.empty_like(w_IO, dtype=torch.int8)
     n = len(w_IO)

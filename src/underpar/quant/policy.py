@@ -28,6 +28,8 @@ from underpar.model.roles import Role, role_of
 from underpar.recipe.schema import QuantSpec
 
 HEAD_BITS = 8
+#: Of a trained row of 512 weights the largest is about 3.2 deviations, seldom more than 6.
+LEAST_K = 6.0
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,20 @@ class Treatment:
     def scales(self, w: Tensor) -> Tensor:
         """Steps float32 [O] of w [O, I] on this treatment's grid."""
         return row_scales(w, self.grid, self.clip, self.k)
+
+    def widened(self, by: float) -> Treatment:
+        """With steps that follow the deviation ``by`` times as wide; others are left as they are.
+
+        A step is k deviations over the largest code, and no trained weight comes near that code:
+        the bits only bound the codes. Finer steps need larger codes: eight bits, at the same step.
+        They end where weights would be clipped, at ``LEAST_K`` deviations.
+        """
+        if self.passthrough or self.clip != "std":
+            return self
+        if by >= 1:
+            return replace(self, k=self.k * by)
+        k = self.k * Grid(8).clip / self.grid.clip
+        return replace(self, bits=8, k=max(k * by, min(k, LEAST_K)))
 
 
 FLOAT16 = Treatment(bits=16)

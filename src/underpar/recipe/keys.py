@@ -11,12 +11,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from underpar.errors import RecipeError
-from underpar.recipe.schema import Recipe
+from underpar.recipe.plain import SECTIONS
 
-#: section name -> its dataclass, and dotted key -> its annotation, both in the schema's order
-SECTIONS: dict[str, type] = {
-    name: hint for name, hint in get_type_hints(Recipe).items() if name not in ("name", "seed")
-}
+#: dotted key -> its annotation, in the schema's order
 KEYS: dict[str, Any] = {"name": str, "seed": int} | {
     f"{section}.{key}": hint
     for section, cls in SECTIONS.items()

@@ -2,8 +2,8 @@
 
 Everything goes through one flat picture of a recipe, ``{"model.n_layer": 11, ...}``: a preset is
 flattened, a file and the ``--set`` strings replace some of its values, each is checked against the
-annotation in the schema, and the result is built again, so that the schema's own checks see the
-whole. A recipe file holds only what it changes::
+annotation in the schema, and the result is built and checked as a whole. A recipe file holds only
+what it changes::
 
     base = "pr1413"            # a preset; without it the schema's defaults
     seed = 42
@@ -15,7 +15,6 @@ whole. A recipe file holds only what it changes::
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import tomllib
@@ -25,11 +24,16 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from underpar.errors import RecipeError
-from underpar.recipe.keys import KEYS, SECTIONS, check_names, checked, is_text, locate, nearest
+from underpar.recipe.check import check
+from underpar.recipe.keys import KEYS, check_names, checked, is_text, locate, nearest
+from underpar.recipe.plain import SECTIONS, section_name
 from underpar.recipe.presets import PRESETS
 from underpar.recipe.schema import Recipe
 
 Section = TypeVar("Section")
+
+#: keys that set quantization steps
+STEPS = {"quant.matrix_k", "quant.mlp_k", "quant.embed_k"}
 
 
 def resolve(name_or_path: str, overrides: Iterable[str] = (), seed: int | None = None) -> Recipe:
@@ -70,19 +74,25 @@ def override(recipe: Recipe, texts: Iterable[str], only: Sequence[str] = ()) -> 
 
 
 def replace_keys(recipe: Recipe, changes: Iterable[tuple[str, Any]]) -> Recipe:
-    """The recipe with dotted keys replaced in order; ``quant.overrides.PATH`` adds one entry."""
-    flat = flatten(recipe)
+    """The recipe with dotted keys replaced in order; ``quant.overrides.PATH`` adds one entry.
+
+    A k that somebody names is meant: it switches ``quant.fill`` off, which would scale it.
+    """
+    flat, named = flatten(recipe), set()
     for key, value in changes:
         table, path = locate(key)
+        named.add(table)
         if path:
             flat[table] = {**flat[table], path: checked(key, value, int)}
         else:
             flat[table] = checked(key, value, KEYS[table])
+    if named & STEPS and "quant.fill" not in named:
+        flat["quant.fill"] = False
     sections: dict[str, Any] = {
         name: cls(**{field.name: flat[f"{name}.{field.name}"] for field in fields(cls)})
         for name, cls in SECTIONS.items()
     }
-    return Recipe(name=flat["name"], seed=flat["seed"], **sections)
+    return check(Recipe(name=flat["name"], seed=flat["seed"], **sections))
 
 
 def flatten(recipe: Recipe) -> dict[str, Any]:
@@ -95,12 +105,6 @@ def flatten(recipe: Recipe) -> dict[str, Any]:
     return flat
 
 
-def to_json(recipe: Recipe) -> dict[str, Any]:
-    """Plain nested dict: name, seed and every key of every section."""
-    sections = {name: section_to_json(getattr(recipe, name)) for name in SECTIONS}
-    return {"name": recipe.name, "seed": recipe.seed, **sections}
-
-
 def from_json(data: Mapping[str, Any]) -> Recipe:
     """The recipe that ``to_json`` wrote. Strict: every key present, none unknown, types right."""
     check_names("recipe", data, ["name", "seed", *SECTIONS])
@@ -108,35 +112,25 @@ def from_json(data: Mapping[str, Any]) -> Recipe:
         name: section_from_json(cls, data[name]) for name, cls in SECTIONS.items()
     }
     top = {key: checked(key, data[key], KEYS[key]) for key in ("name", "seed")}
-    return Recipe(**top, **sections)
-
-
-def section_to_json(spec: object) -> dict[str, Any]:
-    """One section as a plain dict with JSON types (a float is a float even if written 600)."""
-    name, hints = _section_name(type(spec)), get_type_hints(type(spec))
-    return {k: checked(f"{name}.{k}", getattr(spec, k), hint) for k, hint in hints.items()}
+    return check(Recipe(**top, **sections))
 
 
 def section_from_json(cls: type[Section], data: Mapping[str, Any]) -> Section:
     """The inverse of ``section_to_json``, as strict as ``from_json``."""
-    name, hints = _section_name(cls), get_type_hints(cls)
+    name, hints = section_name(cls), get_type_hints(cls)
     check_names(name, data, hints)
-    return cls(**{k: checked(f"{name}.{k}", data[k], hint) for k, hint in hints.items()})
-
-
-def digest(recipe: Recipe) -> str:
-    """SHA-256 (hex) of the recipe's canonical JSON, name and seed included."""
-    canonical = json.dumps(to_json(recipe), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    return check(cls(**{k: checked(f"{name}.{k}", data[k], hint) for k, hint in hints.items()}))
 
 
 def to_toml(recipe: Recipe, base: str | None = None) -> str:
     """A recipe file that ``resolve`` reads back; with a preset as base, only what differs."""
-    same = flatten(PRESETS[base]()) if base else {}
+    flat, same = flatten(recipe), flatten(PRESETS[base]()) if base else {}
+    wanted = {key for key, value in flat.items() if key not in same or same[key] != value}
+    wanted |= {"name"} | ({"quant.fill"} if wanted & STEPS else set())
     lines = [f"base = {_toml(base)}"] if base else []
     table = ""
-    for key, value in flatten(recipe).items():
-        if key != "name" and key in same and same[key] == value:
+    for key, value in flat.items():
+        if key not in wanted:
             continue
         section, _, name = key.rpartition(".")
         if section != table:
@@ -204,10 +198,6 @@ def _parse_override(text: str) -> tuple[str, Any]:
     value = document["x"] if set(document) == {"x"} else raw
     bare = not path and is_text(KEYS[table]) and not isinstance(value, str)  # compile=true, name=1
     return key, raw if bare else _joined(value)
-
-
-def _section_name(cls: type) -> str:
-    return next(name for name, section in SECTIONS.items() if section is cls)
 
 
 def _toml(value: Any) -> str:

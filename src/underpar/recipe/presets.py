@@ -84,6 +84,7 @@ def pr1413() -> Recipe:
             embed_bits=8,
             compressor="brotli",
             byte_shuffle=True,
+            fill=True,
         ),
         score=ScoreSpec(stride=64, window_batch=32, ttt_optimizer="sgd", ttt_lr=0.005),
     )
@@ -222,6 +223,7 @@ def demo() -> Recipe:
             passthrough=8192,
             calibration_batches=16,
             compressor="rans",
+            fill=True,
         ),
         score=ScoreSpec(
             stride=128,
@@ -273,6 +275,7 @@ def nano() -> Recipe:
             passthrough=512,
             calibration_batches=2,
             compressor="rans",
+            fill=True,
         ),
         score=ScoreSpec(
             stride=16, window_batch=8, dtype="float32", ttt_chunk=512, ttt_batch=4, ttt_epochs=1

@@ -14,7 +14,8 @@ from html import escape
 from underpar.errors import UnderparError
 from underpar.report.markup import Material, figure, missing, say, section, table
 from underpar.report.plots import Bar, Part, bar_chart, stacked_bar
-from underpar.report.tables import STAGE_TITLES, shipped_bpb, verdict
+from underpar.report.tables import shipped_bpb, verdict
+from underpar.stages import TITLES
 
 #: What the sections of an artifact hold, and their tones.
 PARTS = {
@@ -49,7 +50,6 @@ def size(material: Material) -> str:
                 count_tokenizer=bool(budget.get("count_tokenizer", False)),
             ),
             facts.code_bytes,
-            facts.code_method,
         )
     except UnderparError as error:
         return section(title, missing(f"The parts are not known: {error}"))
@@ -57,9 +57,7 @@ def size(material: Material) -> str:
         return section(title, missing("The parts are not known: model.upar is not the record's."))
     drawn, rows = [], []
     for part in sorted(counted.parts, key=lambda part: (not part.counted, -part.bytes)):
-        name, tone = PARTS.get(
-            part.name, (part.name, "b" if part.name.startswith("code ") else "rest")
-        )
+        name, tone = PARTS.get(part.name, (part.name, "rest"))
         if part.counted:
             drawn.append(Part(name, part.bytes, tone))
         share = f"{part.bytes / counted.budget:.2%}" if part.counted else "not counted"
@@ -144,7 +142,7 @@ def scores(material: Material) -> str:
     stage, best = record.best()
     rows = [
         (
-            escape(STAGE_TITLES[name]),
+            escape(TITLES[name]),
             f"{score.bpb:.5f}",
             f"{score.nats_per_token:.5f}",
             f"{score.seconds:.1f}",
@@ -222,7 +220,7 @@ def comparison(material: Material) -> str:
     ]
     for name, score in record.stages.items():
         shipped = shipped_bpb(record, score) if name != "float" else None
-        rows.append((f"underpar, {STAGE_TITLES[name]}", "–", _bpb(score.bpb), _bpb(shipped)))
+        rows.append((f"underpar, {TITLES[name]}", "–", _bpb(score.bpb), _bpb(shipped)))
     words = [*verdict(record, material.rows)[1:]]
     words += [f"{r.label}: not measured, {r.missing}." for r in material.rows if r.missing]
     return section(

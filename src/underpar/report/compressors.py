@@ -19,15 +19,14 @@ import lzma
 import platform
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from underpar import storage
+from underpar import progress, storage
 from underpar.bits import compressed_bpb
 from underpar.errors import DataError
-from underpar.progress import Progress, current
 
 Compress = Callable[[bytes], bytes]
 
@@ -65,23 +64,27 @@ def _zpaq(data: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class Compressor:
-    """A function bytes -> bytes, how it is set, and the package it needs ('' for none)."""
+    """A function bytes -> bytes, how it is set, and the package it needs ('' for none).
+
+    pace: seconds a megabyte, roughly; for the progress bar alone.
+    """
 
     name: str
     settings: str
     package: str
     compress: Compress
+    pace: float
 
 
 COMPRESSORS = {
     c.name: c
     for c in (
-        Compressor("gzip", "-9", "", lambda data: gzip.compress(data, 9, mtime=0)),
-        Compressor("xz", "-9e", "", _xz),
-        Compressor("zstd", "-22 --long=27", "zstandard", _zstd),
-        Compressor("brotli", "-q 11 -w 24", "brotli", _brotli),
-        Compressor("ppmd", "I, order 16, 256 MiB", "pyppmd", _ppmd),
-        Compressor("zpaq", "level 5, one thread", "zpaq", _zpaq),
+        Compressor("gzip", "-9", "", lambda data: gzip.compress(data, 9, mtime=0), 0.15),
+        Compressor("xz", "-9e", "", _xz, 1.2),
+        Compressor("zstd", "-22 --long=27", "zstandard", _zstd, 1.0),
+        Compressor("brotli", "-q 11 -w 24", "brotli", _brotli, 3.5),
+        Compressor("ppmd", "I, order 16, 256 MiB", "pyppmd", _ppmd, 0.9),
+        Compressor("zpaq", "level 5, one thread", "zpaq", _zpaq, 7.5),
     )
 }
 
@@ -124,13 +127,12 @@ def measure(
     *,
     names: Iterable[str] | None = None,
     cache: Path | None = None,
-    progress: Progress | None = None,
 ) -> list[Row]:
     """Run compressors on a text: one row each, in the order asked for (default: all).
 
     held_out: the text; prior: the training text, b"" to measure alone only. cache: a JSON file of
-    sizes known from earlier runs, extended here. progress: where to report; default: the current
-    sink. An absent package gives a row that names it. Unknown name: DataError.
+    sizes known from earlier runs, extended here. An absent package gives a row that names it.
+    Unknown name: DataError.
     """
     chosen = list(COMPRESSORS if names is None else names)
     for name in chosen:
@@ -143,7 +145,7 @@ def measure(
     if prior:
         texts |= {"both": prior + held_out, "prior": prior}
     jobs = [(name, text) for name in chosen if name not in absent for text in texts]
-    known = _sizes(jobs, texts, _read_cache(cache), cache, progress or current())
+    known = _sizes(jobs, texts, _read_cache(cache), cache)
     rows = []
     for name in chosen:
         if name in absent:
@@ -173,7 +175,6 @@ def _sizes(
     texts: dict[str, bytes],
     cached: dict[str, Measured],
     cache: Path | None,
-    progress: Progress,
 ) -> dict[tuple[str, str], Measured]:
     """(name, text) -> measured, from the cache or by running. The libraries release the GIL."""
     digests = {text: hashlib.sha256(data).hexdigest() for text, data in texts.items()}
@@ -186,14 +187,44 @@ def _sizes(
             pool.submit(_timed, COMPRESSORS[name].compress, texts[text]): (name, text)
             for name, text in todo
         }
-        for done, future in enumerate(as_completed(running), 1):
-            cached[keys[running[future]]] = future.result()
-            progress.update("compressors", done, len(todo), running[future][0])
-            if cache is not None:  # at once: an interrupted minute is not lost
+        waiting, pace = set(running), _Pace(running, texts)
+        while waiting:
+            finished, waiting = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
+            for future in finished:
+                cached[keys[running[future]]] = future.result()
+            if finished and cache is not None:  # at once: an interrupted minute is not lost
                 _write_cache(cache, cached)
+            pace.report()
     finally:
         pool.shutdown(cancel_futures=True)  # after Ctrl-C start nothing more
     return {job: cached[key] for job, key in keys.items()}
+
+
+class _Pace:
+    """How far the measurements are, by what each should take: zpaq's are half of the whole."""
+
+    def __init__(
+        self, running: dict[Future[Measured], tuple[str, str]], texts: dict[str, bytes]
+    ) -> None:
+        self._running, self._clock = running, progress.Clock()
+        self._began: dict[Future[Measured], float] = {}
+        self._work = {
+            future: COMPRESSORS[name].pace * len(texts[text]) / 1e6
+            for future, (name, text) in running.items()
+        }
+
+    def report(self) -> None:
+        done, names = 0.0, []
+        for future, (name, _) in self._running.items():
+            if future.done():
+                done += self._work[future]
+            elif future.running():
+                names.append(name)
+                since = self._clock.seconds - self._began.setdefault(future, self._clock.seconds)
+                done += min(since, 0.95 * self._work[future])
+        total = sum(self._work.values())
+        left = self._clock.left(done, total)
+        progress.current().update("compressors", done, total, ", ".join(names), left)
 
 
 def _timed(compress: Compress, data: bytes) -> Measured:

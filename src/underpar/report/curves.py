@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from underpar import storage
 from underpar.bits import bits_per_byte
 from underpar.data.validation import ValidationSet
-from underpar.report.record import STAGES, Record
+from underpar.report.record import Record
+from underpar.stages import NAMES
 
 Losses = NDArray[np.float32]
 Values = NDArray[np.float64]
@@ -38,7 +39,7 @@ def save_losses(run: Path, stage: str, nll: Losses) -> None:
 def load_losses(run: Path) -> dict[str, Losses]:
     """stage -> losses, for the stages whose file is there; foreign or damaged ones are skipped."""
     found = {}
-    for stage in STAGES:
+    for stage in NAMES:
         try:
             nll = np.load(Path(run) / f"nll_{stage}.npy", allow_pickle=False)
         except (OSError, ValueError, EOFError):

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from underpar.errors import DataError, UnderparError
-from underpar.report.record import STAGES, Record
-from underpar.report.tables import STAGE_TITLES, render
+from underpar.report.record import Record
+from underpar.report.tables import render
+from underpar.stages import NAMES, TITLES
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,12 @@ class Leaderboard:
 
 
 def leaderboard(folder: Path, stage: str | None = None) -> Leaderboard:
-    """Of every record.json below a folder. stage: of STAGES; None: each run's best shipped one.
+    """Of every record.json below a folder. stage: a name, or None: each run's best shipped one.
 
     DataError when there is no folder, or no record in it.
     """
-    if stage not in (None, *STAGES):
-        raise DataError("stage", got=f"'{stage}'", wanted=f"one of {', '.join(STAGES)}")
+    if stage not in (None, *NAMES):
+        raise DataError("stage", got=f"'{stage}'", wanted=f"one of {', '.join(NAMES)}")
     paths = sorted(Path(folder).rglob("record.json"))
     if not paths:
         do = "Give the folder that holds the run folders."
@@ -118,7 +119,7 @@ def _table(entries: Sequence[Entry], *, markdown: bool) -> str:
             entry.run,
             entry.recipe,
             entry.seed,
-            STAGE_TITLES[entry.stage],
+            TITLES[entry.stage],
             f"{entry.bpb:.5f}",
             f"{entry.nats_per_token:.5f}",
             _count(entry.total_bytes),

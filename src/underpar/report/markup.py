@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from underpar.data.tokenizer import Tokenizer
+from underpar.data.detokenizer import Detokenizer
 from underpar.data.validation import ValidationSet
 from underpar.report.compressors import Row
 from underpar.report.curves import Losses
@@ -25,7 +25,7 @@ class Material:
     record: Record
     nll: Mapping[str, Losses]
     validation: ValidationSet
-    tokenizer: Tokenizer
+    tokenizer: Detokenizer
     rows: Sequence[Row]
     data: Path | None = None
 

@@ -15,7 +15,7 @@ from html import escape
 from pathlib import Path
 
 from underpar import storage
-from underpar.data.tokenizer import Tokenizer
+from underpar.data.detokenizer import Detokenizer
 from underpar.data.validation import ValidationSet
 from underpar.errors import DataError
 from underpar.report import accounts, pictures
@@ -24,13 +24,11 @@ from underpar.report.curves import Losses, of_record
 from underpar.report.markup import Material, missing, section
 from underpar.report.record import Record
 from underpar.report.style import STYLE
-from underpar.report.tables import STAGE_TITLES, comparison_table, verdict
+from underpar.report.tables import comparison_table, verdict
+from underpar.stages import TITLES, stage_of
 
 #: The largest page, in bytes, and the largest share of it for excerpts.
 MOST_BYTES, MOST_TEXT = 300_000, 220_000
-
-#: How the shipped stages are scored again from the command line.
-HOW = {"float": "plain", "quantized": "plain", "sliding": "sliding", "ttt": "ttt"}
 
 
 def write_report(
@@ -38,7 +36,7 @@ def write_report(
     *,
     nll: Mapping[str, Losses],
     validation: ValidationSet,
-    tokenizer: Tokenizer,
+    tokenizer: Detokenizer,
     data: Path | None = None,
 ) -> Path:
     """Write RUN/report.html and return its path.
@@ -102,7 +100,7 @@ def _opening(material: Material) -> str:
     if record.stages:
         stage, score = record.best()
         title = f"{record.name}: {score.bpb:.4f} bits per byte"
-        how = STAGE_TITLES[stage].lstrip("+ ")
+        how = TITLES[stage].lstrip("+ ")
         big = f"<h1><b>{score.bpb:.4f}</b>bits per byte</h1>"
         said = f'<p class="verdict">{escape(_verdict(material))}</p>'
         kicker = f"{record.name}, seed {record.seed}, {how}"
@@ -174,7 +172,7 @@ def _commands(material: Material) -> str:
         steps += [
             (
                 f"The score again, from the file: {score.bpb:.5f} bits per byte",
-                f"underpar score {model} --data {data} --stage {HOW[stage]}",
+                f"underpar score {model} --data {data} --stage {stage_of(stage).how}",
             ),
             (
                 "Its proof: code the text, decode it, compare",

@@ -15,7 +15,7 @@ from underpar.report import curves, surprise
 from underpar.report.markup import Material, figure, missing, say, section
 from underpar.report.plots import Bar, Series, bar_chart, line_chart
 from underpar.report.record import Record
-from underpar.report.tables import STAGE_TITLES
+from underpar.stages import TITLES
 
 #: Pieces of the validation stream in the picture of adaptation, and bytes of one at least.
 STREAM_BINS, STREAM_BYTES = 100, 2000
@@ -95,7 +95,7 @@ def adaptation(material: Material) -> str:
     scores = material.record.stages
     chart = line_chart(
         "Bits per byte along the validation text",
-        "; ".join(f"{STAGE_TITLES[s]}: {scores[s].bpb:.4f} over all" for s in stages),
+        "; ".join(f"{TITLES[s]}: {scores[s].bpb:.4f} over all" for s in stages),
         lines,
         y_name="bits per byte",
         x_name=name,
@@ -148,7 +148,7 @@ def documents(material: Material) -> str:
     known = np.flatnonzero(np.isfinite(bpb))
     if not len(known):
         return section(title, missing("No bars: no document is scored as a whole."))
-    order, note = known, f"Bars: {STAGE_TITLES[stage].lstrip('+ ')}."
+    order, note = known, f"Bars: {TITLES[stage].lstrip('+ ')}."
     if len(known) > MOST_BARS:
         ranked = known[np.argsort(bpb[known])[::-1]]
         half = MOST_BARS // 2
@@ -185,7 +185,7 @@ def text(material: Material, room: int) -> str:
     )
     out = [
         say(
-            f"Bits that each token cost ({STAGE_TITLES[stage].lstrip('+ ')}): plain text was "
+            f"Bits that each token cost ({TITLES[stage].lstrip('+ ')}): plain text was "
             "foreseen, a strong tint was dear."
         ),
         surprise.legend(),

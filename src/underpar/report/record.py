@@ -25,19 +25,17 @@ from underpar import storage
 from underpar.bits import Score
 from underpar.data.shards import read_shard
 from underpar.errors import DataError, LegalityError
-from underpar.recipe.load import digest, to_json
+from underpar.recipe.plain import digest, to_json
 from underpar.recipe.schema import Recipe
 from underpar.report.machine import Machine, commit, machine, versions
+from underpar.stages import NAMES
 
 if TYPE_CHECKING:  # these import torch
     from underpar.data.dataset import Dataset
-    from underpar.train.loop import TrainResult
+    from underpar.train.run import TrainResult
 
 FORMAT = "underpar.record"
-SCHEMA = 1
-
-#: Stages in the order of the line: before quantization, after it, sliding windows, score-first TTT.
-STAGES = ("float", "quantized", "sliding", "ttt")
+SCHEMA = 2
 
 Section = TypeVar("Section")
 
@@ -88,17 +86,19 @@ class DataFacts:
             val_bytes=validation.true_bytes,
             raw_bytes=validation.raw_bytes,
             normalized=validation.normalized,
-            tokenizer_digest=dataset.tokenizer.digest(),
+            tokenizer_digest=dataset.tokenizer.fingerprint(),
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArtifactFacts:
-    """The file that was scored, and what counts against the budget. All sizes in bytes."""
+    """The file that was scored, and what counts against the budget. All sizes in bytes.
+
+    code_bytes: length of the packed train_gpt.py that would be handed in (``ship``).
+    """
 
     file_bytes: int
     code_bytes: int
-    code_method: str
     total_bytes: int
     budget_bytes: int
     sha256: str
@@ -151,7 +151,7 @@ class Record:
         """With the score of a stage. LegalityError unless it covers the stream exactly."""
         _check_stage(stage, score)
         stages = {**self.stages, stage: score}
-        return replace(self, stages={name: stages[name] for name in STAGES if name in stages})
+        return replace(self, stages={name: stages[name] for name in NAMES if name in stages})
 
     def with_artifact(self, facts: ArtifactFacts) -> Record:
         return replace(self, artifact=facts)
@@ -212,8 +212,8 @@ class Record:
 
 
 def _check_stage(stage: str, score: Score) -> None:
-    if stage not in STAGES:
-        raise DataError("stage of a record", got=f"'{stage}'", wanted=f"one of {', '.join(STAGES)}")
+    if stage not in NAMES:
+        raise DataError("stage of a record", got=f"'{stage}'", wanted=f"one of {', '.join(NAMES)}")
     if not score.complete:
         raise LegalityError(
             f"stage '{stage}' of a record",

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from underpar.bits import LN2
-from underpar.data.bytetokens import ByteTokens
-from underpar.data.tokenizer import Tokenizer
+from underpar.data.bytetokens import TokenBytes
+from underpar.data.detokenizer import Detokenizer
 from underpar.data.validation import ValidationSet
 
 #: Bits per token at which the next tint begins; below the first there is none.
@@ -57,7 +57,7 @@ def legend() -> str:
 def excerpts(
     nll: NDArray[np.float32],
     validation: ValidationSet,
-    tokenizer: Tokenizer,
+    tokenizer: Detokenizer,
     *,
     documents: int,
     room: int,
@@ -66,7 +66,7 @@ def excerpts(
     count = len(validation.documents)
     chosen = np.unique(np.linspace(0, count - 1, min(documents, count)).round().astype(int))
     ends = np.append(validation.documents[1:], len(validation.tokens))
-    table = ByteTokens(tokenizer)
+    table = TokenBytes(tokenizer)
     return [
         _excerpt(d, int(ends[d]), nll, validation, table, room // len(chosen))
         for d in chosen.tolist()
@@ -78,7 +78,7 @@ def _excerpt(
     end: int,
     nll: NDArray[np.float32],
     validation: ValidationSet,
-    table: ByteTokens,
+    table: TokenBytes,
     room: int,
 ) -> Excerpt:
     first = int(validation.documents[document]) + 1  # BOS itself has no text
@@ -111,7 +111,7 @@ def _characters(
     end: int,
     nll: NDArray[np.float32],
     validation: ValidationSet,
-    table: ByteTokens,
+    table: TokenBytes,
 ) -> Iterator[tuple[str, int, float]]:
     """(text, its tokens, bits per token) of the least tokens that make whole characters."""
     data, begin = b"", first

@@ -20,14 +20,7 @@ from underpar.bits import Score, compressed_bpb, megabytes
 from underpar.errors import DataError
 from underpar.report.compressors import Row
 from underpar.report.record import Record
-
-#: What a reader sees for each stage of a record.
-STAGE_TITLES = {
-    "float": "before quantization",
-    "quantized": "quantized",
-    "sliding": "+ sliding windows",
-    "ttt": "+ score-first TTT",
-}
+from underpar.stages import TITLES
 
 
 def display_width(text: str) -> int:
@@ -76,7 +69,7 @@ def stage_table(record: Record, *, markdown: bool = False) -> str:
     headers = ["stage", "bpb", "nats/token", "tokens", "bytes", "coverage", "seconds"]
     rows = [
         [
-            STAGE_TITLES[stage],
+            TITLES[stage],
             f"{score.bpb:.5f}",
             f"{score.nats_per_token:.5f}",
             f"{score.tokens:,}",
@@ -102,7 +95,7 @@ def comparison_table(record: Record, rows: Sequence[Row], *, markdown: bool = Fa
     ]
     for stage, score in record.stages.items():
         shipped = shipped_bpb(record, score) if stage != "float" else None
-        lines.append([f"underpar, {STAGE_TITLES[stage]}", None, _bpb(score.bpb), _bpb(shipped)])
+        lines.append([f"underpar, {TITLES[stage]}", None, _bpb(score.bpb), _bpb(shipped)])
     headers = ["bits per byte", "alone", "knowing the training text", "everything shipped"]
     missing = [f"{row.label}: not measured, {row.missing}." for row in rows if row.missing]
     table = render(headers, lines, markdown=markdown)
@@ -113,7 +106,7 @@ def comparison_table(record: Record, rows: Sequence[Row], *, markdown: bool = Fa
 def verdict(record: Record, rows: Sequence[Row]) -> list[str]:
     """Sentences, made from the numbers: where our best shipped stage wins and where it loses."""
     stage, score = record.best()
-    sentences = [_text_alone(STAGE_TITLES[stage], score, rows)]
+    sentences = [_text_alone(TITLES[stage], score, rows)]
     if stage != "float":
         sentences.append(_everything_shipped(record, score, rows))
     return [sentence for sentence in sentences if sentence]

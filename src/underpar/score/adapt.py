@@ -49,12 +49,12 @@ class Adapter:
     def __init__(self, model: GPT, spec: ScoreSpec) -> None:
         self._model, self._spec = model, spec
         self._context = spec.context or model.spec.seq_len
-        frozen = frozen_parts(model.spec, spec.ttt_freeze)
-        self._parameters: list[torch.nn.Parameter] = []
-        for path, parameter in model.named_parameters():
-            parameter.requires_grad_(path.split(".")[:2] not in frozen)
-            if parameter.requires_grad:
-                self._parameters.append(parameter)
+        model.requires_grad_(True)
+        if spec.ttt_freeze:
+            frozen = frozen_parts(model.spec, spec.ttt_freeze)
+            for path, parameter in model.named_parameters():
+                parameter.requires_grad_(path.split(".")[:2] not in frozen)
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._optimizer = _optimizer(self._parameters, spec)
         self.steps = 0
 

@@ -121,12 +121,12 @@ class Ledger:
         return self._bytes
 
     def commit(
-        self, spans: Sequence[Span], logits: Tensor, tokens: NDArray[np.uint16] | None = None
+        self, spans: Sequence[Span], logits: Tensor, *, decoded: NDArray[np.uint16] | None = None
     ) -> None:
         """Score the positions of ``spans`` for good.
 
         logits: float [n, V], unnormalised, a row for each position in the order of the spans; they
-        are normalised in float32, and summed in float64. tokens: uint16 [n], the targets, for a
+        are normalised in float32, and summed in float64. decoded: uint16 [n], the targets, for a
         ledger that began blank, and for no other. Raises LegalityError for a position that
         is already scored or not in the stream, for rows that are not finite or do not cover the
         alphabet; the books are then unchanged.
@@ -139,15 +139,15 @@ class Ledger:
                 got=f"shape {list(logits.shape)}",
                 wanted=f"[{n}, {self._vocab_size}]: the whole alphabet at each",
             )
-        targets = tokens
+        targets = decoded
         if targets is None:
             targets = np.concatenate([self._tokens[first + 1 : end + 1] for first, end in spans])
         nll = negative_log_likelihoods(logits, targets)
         row = 0
         for first, end in spans:
             values = nll[row : row + end - first]
-            if tokens is not None:  # numpy refuses where the tokens were known all along
-                self._tokens[first + 1 : end + 1] = tokens[row : row + end - first]
+            if decoded is not None:  # numpy refuses where the tokens were known all along
+                self._tokens[first + 1 : end + 1] = decoded[row : row + end - first]
             row += end - first
             self._nll[first:end] = values
             self._nats += float(values.sum(dtype=np.float64))
@@ -177,13 +177,13 @@ class Ledger:
     def score(self, seconds: float = 0.0) -> Score:
         """The sum over all ranks. Collective. Not every position needs to be scored by now."""
         scored = self._scored()
-        nll = self.nll()
+        nll = self.targets()
         nats = float(nll[scored].sum(dtype=np.float64))
         tokens = int(np.count_nonzero(scored))
         n_bytes = int(self._byte_lengths[scored].sum(dtype=np.int64))
         return Score(nats, tokens, n_bytes, tokens / self.n_targets, seconds)
 
-    def nll(self) -> NDArray[np.float32]:
+    def targets(self) -> NDArray[np.float32]:
         """Nats of each target, float32 [N-1], NaN where nothing was scored. Collective."""
         mine = torch.from_numpy(np.nan_to_num(self._nll)).to(dist.device())
         total = dist.all_reduce_sum(mine).cpu().numpy()

@@ -4,8 +4,7 @@ A predictor is handed input tokens and returns logits. It holds no stream and is
 target, so it cannot look at what it predicts; it does not normalise either, the ledger does.
 
 Two ways to ask, one answer (to 1e-5): ``predict`` takes whole windows and returns all the positions
-asked for at once; ``begin`` and ``step`` go token by token, as a decoder must, which knows a token
-only after it has read the distribution before it.
+asked for at once; a ``Stepwise`` one also goes token by token, as a decoder must.
 """
 
 from __future__ import annotations
@@ -29,7 +28,6 @@ class Predictor:
     def __init__(self, model: GPT, context: int) -> None:
         self._model, self._context = model, context
         self._device = next(model.parameters()).device
-        self._cache: Cache | None = None
         self.vocab_size = model.spec.vocab_size
         #: how many positions one call should ask for at most
         self.max_positions = max(MAX_LOGITS // self.vocab_size, 1)
@@ -50,9 +48,15 @@ class Predictor:
         inputs = torch.from_numpy(ids).to(self._device)
         return self._model(inputs, logits_for=slice(first, n))
 
+
+class Stepwise(Predictor):
+    """Token by token, for whom a token is known only after the distribution before it was read."""
+
+    _cache: Cache | None = None
+
     def begin(self, windows: NDArray[np.uint16]) -> Tensor:
         """Float32 logits [B, V] of what follows the B beginnings of windows [B, T], T >= 1."""
-        self._cache = Cache.empty(self._model, len(windows))
+        self._cache = self._model.new_cache(len(windows))
         return self._read(windows)
 
     def step(self, tokens: NDArray[np.uint16]) -> Tensor:

@@ -1,217 +1,162 @@
-"""The scorer: a path and a validation stream in, a score out.
+"""The official scorer: a model and a validation stream in, a score out.
 
 Three stages of one loop. ``plain``: windows side by side. ``sliding``: windows overlap, each scores
 its last ``stride`` positions. ``ttt``: sliding, chunk by chunk, training on each chunk once it is
 scored. Several processes share the windows of a chunk, contiguously; the score is that of one.
 
-The official score takes the stream as it is. ``lanes`` cuts it as the codec does when it is in a
-hurry (``score/lanes.py``), so that the length of a compressed file can be predicted.
+``file`` scores an artifact from its path; ``laned`` cuts the stream as the text codec does.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from pathlib import Path
-from typing import Literal
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from underpar import dist, progress
-from underpar.artifact.pack import load
 from underpar.bits import Score, bits_per_byte
-from underpar.data.tokenizer import Tokenizer
 from underpar.data.validation import ValidationSet
-from underpar.errors import DataError
-from underpar.model import GPT
+from underpar.model.gpt import GPT
 from underpar.recipe.schema import ScoreSpec
 from underpar.score.adapt import Adapter
-from underpar.score.lanes import cut, in_step, lane_edges
 from underpar.score.ledger import Ledger, ScoredChunk
 from underpar.score.predictor import Predictor
 from underpar.score.windows import Chunk, WindowPlan, batches
-
-Stage = Literal["plain", "sliding", "ttt"]
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+from underpar.stages import How
 
 
-@dataclass(frozen=True)
+@dataclass
 class Result:
     """A score and what it is made of.
 
-    nll: float32 [N-1], nats of each target, NaN where it was not scored. steps: optimizer steps of
-    test-time training. spec: the settings used, ``context`` filled in.
+    steps: optimizer steps of test-time training. spec: the settings used, ``context`` filled in.
     """
 
-    stage: Stage
+    stage: How
     score: Score
-    nll: NDArray[np.float32]
+    streams: Sequence[Stream]
+    n_targets: int
     spec: ScoreSpec
-    steps: int = 0
+    steps: int
 
-
-def score(
-    path: Path,
-    validation: ValidationSet,
-    stage: Stage,
-    *,
-    overrides: ScoreSpec | None = None,
-    device: torch.device | None = None,
-    limit: int = 0,
-    lanes: int = 1,
-) -> Result:
-    """Score the artifact at ``path``, loaded afresh. Collective.
-
-    The settings are the file's own, or ``overrides``. limit: score the first n targets only (0:
-    all); the score then says that it is partial. lanes: cut the stream into so many. Raises
-    ArtifactError for a file that cannot be read, DataError when the stream was made with another
-    tokenizer than the file's.
-    """
-    loaded = load(path, device or dist.device())
-    check_tokenizer(loaded.tokenizer, validation)
-    return score_model(
-        loaded.model, overrides or loaded.score, validation, stage, limit=limit, lanes=lanes
-    )
+    @cached_property
+    def nll(self) -> NDArray[np.float32]:
+        """Nats of each target, float32 [N-1], NaN where it was not scored. Collective."""
+        known = np.concatenate([stream.ledger.targets() for stream in self.streams])
+        nll = np.full(self.n_targets, np.nan, dtype=np.float32)
+        nll[: len(known)] = known
+        return nll
 
 
 def score_model(
-    model: GPT,
-    spec: ScoreSpec,
-    validation: ValidationSet,
-    stage: Stage,
-    *,
-    limit: int = 0,
-    lanes: int = 1,
+    model: GPT, spec: ScoreSpec, validation: ValidationSet, stage: How, *, limit: int = 0
 ) -> Result:
-    """Score a model in memory: what ``score`` does with the one it has loaded. Collective.
+    """Score a model in memory on the stream as it is. Collective.
 
-    Stage ``ttt`` trains ``model`` in place; the others leave it as it was.
+    limit: score the first n targets only (0: all); the score then says that it is partial. Stage
+    ``ttt`` trains ``model`` in place; the others leave it as it was.
     """
-    spec = replace(spec, context=spec.context or model.spec.seq_len)
+    spec, total = with_context(spec, model), validation.n_targets
+    n = min(limit or total, total)
+    with ready(model, spec):
+        predictor, adapter = Predictor(model, spec.context), adapter_of(model, spec, stage)
+        tokens, lengths = validation.tokens[: n + 1], validation.byte_lengths[:n]
+        stream = Stream(tokens, lengths, spec, stage, predictor.vocab_size)
+        bar = Bar(stage, [stream])
+        size = spec.ttt_chunk if adapter else n
+        for chunk in stream.plan.chunks(size):
+            scored = stream.score_chunk(chunk, predictor, spec.window_batch, bar)
+            if adapter:
+                adapter.update([scored], chunk.index, stream.plan.n_chunks(size))
+        return finished(stage, [stream], bar, spec, adapter, total)
+
+
+def adapter_of(model: GPT, spec: ScoreSpec, stage: How) -> Adapter | None:
+    """What trains the model between the chunks, if anything does."""
+    return Adapter(model, spec) if stage == "ttt" else None
+
+
+def finished(
+    stage: How,
+    streams: Sequence[Stream],
+    bar: Bar,
+    spec: ScoreSpec,
+    adapter: Adapter | None,
+    n_targets: int,
+) -> Result:
+    """The score of streams that are consecutive parts of ``n_targets`` targets. Collective."""
+    parts = [stream.ledger.score() for stream in streams]
+    tokens = sum(part.tokens for part in parts)
+    nats, n_bytes = sum(part.nats for part in parts), sum(part.bytes for part in parts)
+    score = Score(nats, tokens, n_bytes, tokens / n_targets, bar.clock.seconds)
+    return Result(stage, score, streams, n_targets, spec, adapter.steps if adapter else 0)
+
+
+def with_context(spec: ScoreSpec, model: GPT) -> ScoreSpec:
+    """``spec`` with its ``context`` filled in."""
+    return replace(spec, context=spec.context or model.spec.seq_len)
+
+
+@contextmanager
+def ready(model: GPT, spec: ScoreSpec) -> Iterator[None]:
+    """The model in eval mode and in the dtype that it is scored in, for the length of the block."""
     before = model.training, model.compute_dtype
     model.eval()
     if spec.dtype != "auto":
-        model.compute_dtype = DTYPES[spec.dtype]
+        model.compute_dtype = getattr(torch, spec.dtype)
     try:
-        return _Run(model, spec, validation, stage, limit, lanes).finish()
+        yield
     finally:
         model.compute_dtype = before[1]
         model.train(before[0])
 
 
-def check_tokenizer(tokenizer: Tokenizer, validation: ValidationSet) -> None:
-    """Raise DataError when ``validation`` was not made with ``tokenizer``.
+class Bar:
+    """How far the scoring of some streams is, and what the score is so far."""
 
-    A digest would tell files apart; what matters is that the stream's byte lengths, the denominator
-    of the score, are the ones this tokenizer gives.
-    """
-    n = validation.n_targets
-    if int(validation.tokens.max()) < tokenizer.vocab_size:
-        lengths = tokenizer.byte_lengths(validation.tokens)
-        if np.array_equal(lengths, validation.byte_lengths):
-            return
-    raise DataError(
-        "the validation text was tokenized with another tokenizer than the model's",
-        got=f"{n + 1} tokens of {validation.byte_lengths.sum()} bytes",
-        wanted=f"tokens of a {tokenizer.kind} tokenizer with {tokenizer.vocab_size} symbols",
-        do="Use the data folder the model was trained with, or build one with its tokenizer.",
-    )
+    def __init__(self, stage: How, streams: Sequence[Stream]) -> None:
+        self._task, self._ledgers = f"scoring ({stage})", [s.ledger for s in streams]
+        self._total = sum(ledger.n_targets for ledger in self._ledgers)
+        self._done, self.clock = 0.0, progress.Clock()
+
+    def add(self, targets: float) -> None:
+        """So many are scored, by all ranks together if they are equally fast."""
+        self._done += targets
+        nats = sum(ledger.nats for ledger in self._ledgers)
+        bpb = bits_per_byte(nats, sum(ledger.bytes for ledger in self._ledgers))
+        left = self.clock.left(self._done, self._total)
+        progress.current().update(self._task, self._done, self._total, f"{bpb:.4f} bpb", left)
 
 
-class _Lane:
-    """A stream, its windows and its books."""
-
-    def __init__(
-        self, tokens: NDArray[np.uint16], lengths: NDArray[np.int32], plan: WindowPlan, vocab: int
-    ) -> None:
-        self.tokens, self.plan = tokens, plan
-        self.ledger = Ledger(tokens, lengths, vocab)
-
-
-class _Run:
-    """One pass over one stream, in one lane or several."""
+class Stream:
+    """A stream of tokens [n + 1], its windows and its ledger."""
 
     def __init__(
         self,
-        model: GPT,
+        tokens: NDArray[np.uint16],
+        byte_lengths: NDArray[np.int32],
         spec: ScoreSpec,
-        validation: ValidationSet,
-        stage: Stage,
-        limit: int,
-        lanes: int,
+        stage: How,
+        vocab_size: int,
     ) -> None:
-        self.spec, self.stage, self.clock = spec, stage, progress.Clock()
-        self.n_targets = validation.n_targets
-        self.n = min(limit or self.n_targets, self.n_targets)
-        self.predictor = Predictor(model, spec.context)
-        self.adapter = Adapter(model, spec) if stage == "ttt" else None
         stride = spec.context if stage == "plain" else spec.stride
-        edges = lane_edges(self.n, lanes)
-        self.lanes = [
-            _Lane(
-                tokens,
-                validation.byte_lengths[a:b],
-                WindowPlan(b - a, spec.context, stride),
-                self.predictor.vocab_size,
-            )
-            for tokens, (a, b) in zip(cut(validation.tokens[: self.n + 1], lanes), pairwise(edges))
-        ]
-        self.done = 0
+        self.tokens, self.plan = tokens, WindowPlan(len(byte_lengths), spec.context, stride)
+        self.ledger = Ledger(tokens, byte_lengths, vocab_size)
 
-    def finish(self) -> Result:
-        plans = [lane.plan for lane in self.lanes]
-        size = self.spec.ttt_chunk if self.adapter else self.n
-        n_chunks = max(plan.n_chunks(size) for plan in plans)
-        for index, parts in in_step(plans, size):
-            scored = [self._score(self.lanes[lane], chunk) for lane, chunk in parts.items()]
-            if self.adapter:
-                self.adapter.update(scored, index, n_chunks)
-        steps = self.adapter.steps if self.adapter else 0
-        if self.adapter and not steps:
-            progress.current().line(
-                f"test-time training: no step taken, {self.n} targets are less than two chunks of "
-                f"{size} with a sequence of {self.spec.context} in the first"
-            )
-        nll = np.full(self.n_targets, np.nan, dtype=np.float32)
-        nll[: self.n] = np.concatenate([lane.ledger.nll() for lane in self.lanes])
-        return Result(self.stage, self._total(), nll, self.spec, steps)
-
-    def _total(self) -> Score:
-        parts = [lane.ledger.score() for lane in self.lanes]
-        tokens = sum(part.tokens for part in parts)
-        return Score(
-            sum(part.nats for part in parts),
-            tokens,
-            sum(part.bytes for part in parts),
-            tokens / self.n_targets,
-            self.clock.seconds,
-        )
-
-    def _score(self, lane: _Lane, chunk: Chunk) -> ScoredChunk:
-        """Commit this rank's share of a chunk's windows, then close it."""
+    def score_chunk(
+        self, chunk: Chunk, predictor: Predictor, at_once: int, bar: Bar
+    ) -> ScoredChunk:
+        """Commit this rank's share of a chunk's windows, ``at_once`` in a batch, then close it."""
         first, end = dist.share(len(chunk.windows))
         windows = chunk.windows[first:end]
-        total = sum(window.end - window.first for window in windows)
-        before, done = self.done, 0
-        for batch in batches(windows, self.spec.window_batch, self.predictor.max_positions):
-            inputs = [lane.tokens[window.start : window.end] for window in batch]
-            logits = self.predictor.predict(inputs, batch[0].first - batch[0].start)
-            lane.ledger.commit([(w.first, w.end) for w in batch], logits.flatten(0, 1))
-            done += logits.shape[0] * logits.shape[1]
-            # of all ranks, if they are equally fast
-            self.done = before + round((chunk.end - chunk.start) * done / total)
-            progress.current().update(
-                f"scoring ({self.stage})",
-                self.done,
-                self.n,
-                f"{self._running_bpb():.4f} bpb",
-                self.clock.left(self.done, self.n),
-            )
-        self.done = before + chunk.end - chunk.start
-        return lane.ledger.close_chunk(chunk.start, chunk.end)
-
-    def _running_bpb(self) -> float:
-        nats = sum(lane.ledger.nats for lane in self.lanes)
-        return bits_per_byte(nats, sum(lane.ledger.bytes for lane in self.lanes))
+        for batch in batches(windows, at_once, predictor.max_positions):
+            inputs = [self.tokens[window.start : window.end] for window in batch]
+            logits = predictor.predict(inputs, batch[0].first - batch[0].start).flatten(0, 1)
+            self.ledger.commit([(window.first, window.end) for window in batch], logits)
+            bar.add(len(batch) / len(windows) * (chunk.end - chunk.start))
+        return self.ledger.close_chunk(chunk.start, chunk.end)

@@ -22,9 +22,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import NamedTuple, overload
-
-from underpar.errors import DataError, RecipeError
+from typing import NamedTuple
 
 
 class Window(NamedTuple):
@@ -51,36 +49,20 @@ class Chunk:
 
 
 @dataclass(frozen=True)
-class WindowPlan(Sequence[Window]):
+class WindowPlan:
     """The windows of ``n_positions`` positions, in order; none of them is stored.
 
-    Raises DataError for an empty stream, RecipeError unless 1 <= stride <= context.
+    n_positions >= 1, 1 <= stride <= context: a recipe and a validation set see to that.
     """
 
     n_positions: int
     context: int
     stride: int
 
-    def __post_init__(self) -> None:
-        if self.n_positions < 1:
-            raise DataError(
-                "nothing to score", got=f"{self.n_positions} positions", wanted="two tokens or more"
-            )
-        if not 1 <= self.stride <= self.context:
-            raise RecipeError(
-                "recipe key 'score.stride'", got=self.stride, wanted=f"1 to {self.context}"
-            )
-
     def __len__(self) -> int:
         return self._before(self.n_positions)
 
-    @overload
-    def __getitem__(self, index: int) -> Window: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Window]: ...
-    def __getitem__(self, index: int | slice) -> Window | list[Window]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+    def __getitem__(self, index: int) -> Window:
         i = range(len(self))[index]
         start = i * self.stride
         first = start + self.context - self.stride if i else 0
@@ -88,7 +70,7 @@ class WindowPlan(Sequence[Window]):
 
     @property
     def windows(self) -> list[Window]:
-        return self[:]
+        return [self[i] for i in range(len(self))]
 
     def n_chunks(self, chunk_size: int) -> int:
         return -(-self.n_positions // chunk_size)
@@ -106,7 +88,7 @@ class WindowPlan(Sequence[Window]):
         for index in range(self.n_chunks(chunk_size)):
             start = index * chunk_size
             end = min(start + chunk_size, self.n_positions)
-            windows = self[self._before(start) : self._before(end)]
+            windows = [self[i] for i in range(self._before(start), self._before(end))]
             if windows:
                 yield Chunk(index, start, end, windows)
 

@@ -24,6 +24,9 @@ RECORD_TRACK, OPEN_TRACK = "10min_16mb", "non-record-16mb"
 RECORD_SECONDS = 600.0
 RECORD_GPUS = re.compile(r"8 x [^,]*H100[^,]*")
 
+#: Steps so much wider than the recipe's are worth a note: the file is of another quality.
+WIDE = 1.25
+
 #: Runs that the competition wants of a record.
 RECORD_SEEDS = 3
 
@@ -226,9 +229,11 @@ def _notes(runs: Sequence[Run], track: Track, code_bytes: int) -> list[Check]:
     if len(runs) < RECORD_SEEDS:
         found = f"{len(runs)}, which says little of the spread"
         notes.append(Check("number of seeds", f"{RECORD_SEEDS} or more", found, note=True))
-    if widened := [told for run in runs if (told := _widened(run))]:
-        wanted = f"quant.matrix_k = {runs[0].recipe.quant.matrix_k:g}, as in the recipe"
-        notes.append(Check("quantization", wanted, ", ".join(widened), note=True))
+    factors = [run.record.diagnostics.get("step_factor", 1.0) for run in runs]
+    if any(factor != 1 for factor in factors):
+        wanted = "the recipe's steps, scaled to fill the budget"
+        found = ", ".join(f"{f:.3f} x with seed {run.seed}" for f, run in zip(factors, runs))
+        notes.append(Check("quantization", wanted, found, note=max(factors) > WIDE))
     commits = dict.fromkeys(run.record.commit or "no commit" for run in runs)
     if len(commits) > 1 or any("+changes" in commit for commit in commits):
         notes.append(Check("commit", "one clean commit", ", ".join(commits), note=True))
@@ -240,14 +245,6 @@ def _notes(runs: Sequence[Run], track: Track, code_bytes: int) -> list[Check]:
         proofs = f"{len(runs)}, all came back as the same text"
         notes.append(Check("proof by decoding", "one for each run", proofs))
     return notes
-
-
-def _widened(run: Run) -> str:
-    """How wide the steps became, when the file was quantized again to fit; else empty."""
-    used = run.record.diagnostics.get("matrix_k")
-    if not isinstance(used, float) or used == run.recipe.quant.matrix_k:
-        return ""
-    return f"{used:.3f} with seed {run.seed}, to fit the budget"
 
 
 def _on_record_hardware(runs: Sequence[Run]) -> bool:

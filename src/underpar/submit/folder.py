@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from underpar import bundle, storage
+from underpar import progress, storage
 from underpar.errors import DataError, MachineError
 from underpar.recipe.schema import Recipe
 from underpar.submit.checks import examine, track_of
@@ -37,24 +37,20 @@ CODE, READABLE = "train_gpt.py", "train_gpt_readable.py"
 Bundle = Callable[[Recipe, Path], tuple[Path, Path]]
 
 
-def write_bundle(recipe: Recipe, folder: Path) -> tuple[Path, Path]:
-    """The one place that asks for code: readable and packed, written into ``folder``."""
-    return bundle.write(recipe, folder)
-
-
 def submit(
     sources: Sequence[Path],
     out: Path,
     *,
+    write_code: Bundle,
     track: str | None = None,
     meta: Meta | None = None,
-    write_code: Bundle = write_bundle,
 ) -> Seeds:
     """Write the submission of finished runs into ``out``, which must not exist yet.
 
-    sources: run folders, one a seed. track: its name; None: by the hardware of the runs. meta: of a
-    submit.toml; None: what the recipe says. Returns the table of seeds. Raises DataError,
-    BudgetError or LegalityError when the runs are no submission, MachineError without space.
+    sources: run folders, one a seed. write_code: writes the program (``ship.write``). track: its
+    name; None: by the hardware of the runs. meta: of a submit.toml; None: what the recipe says.
+    Returns the table of seeds. Raises DataError, BudgetError or LegalityError when the runs are no
+    submission, MachineError without space.
     """
     runs = read_runs(sources)
     chosen = track_of(track, runs)
@@ -76,7 +72,7 @@ def submit(
     return seeds
 
 
-def bundle_only(recipe: Recipe, out: Path, *, write_code: Bundle = write_bundle) -> dict[str, int]:
+def bundle_only(recipe: Recipe, out: Path, *, write_code: Bundle) -> dict[str, int]:
     """Write just the code of a recipe into ``out``: train_gpt.py and its readable twin.
 
     Returns name -> bytes. ``out`` must not exist yet.
@@ -117,7 +113,7 @@ def appearing(out: Path) -> Iterator[Path]:
 
 def _write_code(recipe: Recipe, folder: Path, write: Bundle, *, readable: bool = False) -> None:
     """train_gpt.py, and its readable twin if wanted."""
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place, progress.busy(f"packing {CODE}"):
         plain, packed = write(recipe, Path(place))
         storage.write_bytes(folder / CODE, packed.read_bytes())
         if readable:

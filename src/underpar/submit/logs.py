@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from underpar.bundle.labels import score_line, size_lines
 from underpar.errors import DataError
 from underpar.recipe.load import flatten
+from underpar.stages import score_line, size_lines, stage_of
 from underpar.submit.runs import Run
 
 #: Lines of log.txt that belong into a published log; the rest is said again from the record.
@@ -76,4 +76,4 @@ def _sizes(run: Run, code_bytes: int) -> Iterator[str]:
 
 def _scores(run: Run) -> Iterator[str]:
     for stage, score in run.record.stages.items():
-        yield score_line(stage, run.recipe.train.average, score)
+        yield score_line(stage_of(stage), run.recipe.train.average, score)

@@ -12,10 +12,11 @@ from statistics import fmean
 from typing import Any
 
 from underpar.report.stats import SD_FORMULA
+from underpar.stages import planned
 from underpar.submit.checks import RECORD_SECONDS, RECORD_SEEDS, Check, Track
 from underpar.submit.describe import hardware, summary, versions
 from underpar.submit.meta import Meta
-from underpar.submit.runs import Run, stages_of
+from underpar.submit.runs import Run
 from underpar.submit.seeds import Seeds
 
 FORMAT = "underpar.submission"
@@ -116,7 +117,7 @@ def own_json(
 
     files: name -> bytes and SHA-256, of all but README.md and this file.
     """
-    *_, before, headline = stages_of(runs[0].recipe)
+    *_, before, headline = (stage.name for stage in planned(runs[0].recipe.score.ttt))
     return {
         "format": FORMAT,
         "schema": SCHEMA,

@@ -11,7 +11,8 @@ from typing import Any
 
 from underpar.bits import megabytes
 from underpar.recipe.load import to_toml
-from underpar.report.tables import STAGE_TITLES, render
+from underpar.report.tables import render
+from underpar.stages import TITLES
 from underpar.submit.checks import Check, Proof, Track
 from underpar.submit.describe import hardware, processes, summary, versions
 from underpar.submit.meta import Meta
@@ -96,7 +97,7 @@ def _results(runs: Sequence[Run], seeds: Seeds, code: int) -> str:
     lines = [
         [
             run.seed,
-            STAGE_TITLES[stage],
+            TITLES[stage],
             f"{score.bpb:.8f}",
             f"{score.nats_per_token:.8f}",
             f"{score.tokens:,}",

@@ -14,9 +14,11 @@ from pathlib import Path
 
 from underpar.bits import Score
 from underpar.errors import DataError, UnderparError
-from underpar.recipe.load import digest, flatten, from_json
+from underpar.recipe.load import flatten, from_json
+from underpar.recipe.plain import digest
 from underpar.recipe.schema import Recipe
-from underpar.report.record import STAGES, ArtifactFacts, DataFacts, Record, TrainFacts
+from underpar.report.record import ArtifactFacts, DataFacts, Record, TrainFacts
+from underpar.stages import planned
 
 #: Differences that an error message lists at most.
 MOST_LISTED = 4
@@ -47,7 +49,9 @@ class Run:
             raise DataError(f"cannot submit {source}", got=str(error)) from error
         if record.train is None or record.data is None or record.artifact is None:
             raise _unfinished(folder, "a record without training, data or artifact", "all three")
-        if missing := [stage for stage in stages_of(recipe) if stage not in record.stages]:
+        if missing := [
+            stage.name for stage in planned(recipe.score.ttt) if stage.name not in record.stages
+        ]:
             done = ", ".join(record.stages) or "none"
             raise _unfinished(folder, f"finished stages {done}", f"{', '.join(missing)} as well")
         run = cls(folder, record, recipe, record.train, record.data, record.artifact)
@@ -66,12 +70,12 @@ class Run:
     @property
     def headline(self) -> Score:
         """The score that is handed in: the recipe decides which, not the result."""
-        return self.record.stages[stages_of(self.recipe)[-1]]
+        return self.record.stages[planned(self.recipe.score.ttt)[-1].name]
 
     @property
     def before(self) -> Score:
         """The score one stage earlier: what the last one added is the difference."""
-        return self.record.stages[stages_of(self.recipe)[-2]]
+        return self.record.stages[planned(self.recipe.score.ttt)[-2].name]
 
     @property
     def counted_bytes(self) -> int:
@@ -108,11 +112,6 @@ class Run:
                     f"coverage {score.coverage:.6g}",
                     wanted=f"{targets:,} tokens, {self.data.val_bytes:,} bytes, coverage 1",
                 )
-
-
-def stages_of(recipe: Recipe) -> list[str]:
-    """The stages that a finished run of this recipe has, in order; the last is the headline."""
-    return [stage for stage in STAGES if stage != "ttt" or recipe.score.ttt]
 
 
 def read_runs(sources: Sequence[Path]) -> list[Run]:

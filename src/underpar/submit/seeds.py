@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from underpar.report.stats import BPB, NATS, SD_FORMULA, Sample
-from underpar.report.tables import STAGE_TITLES, render
-from underpar.submit.runs import Run, stages_of
+from underpar.report.tables import render
+from underpar.stages import planned
+from underpar.submit.runs import Run
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Seeds:
     def of(
         cls, runs: Sequence[Run], code_bytes: int | None = None, cap: int | None = None
     ) -> Seeds:
-        before, after = (STAGE_TITLES[stage] for stage in stages_of(runs[0].recipe)[-2:])
+        before, after = (stage.title for stage in planned(runs[0].recipe.score.ttt)[-2:])
         rows = tuple(Row.of(run, code_bytes, cap) for run in runs)
         return cls(rows, (f"{before}, bpb", f"{after}, bpb"))
 

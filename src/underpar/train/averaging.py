@@ -31,9 +31,9 @@ class Average(Protocol):
     def apply(self, model: nn.Module) -> None:
         """Replace the weights by the average, in their own dtypes; nothing seen: nothing done."""
 
-    def state_dict(self) -> dict[str, Tensor]: ...
+    def saved(self) -> dict[str, Tensor]: ...
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
+    def restore(self, state: Mapping[str, Tensor]) -> None: ...
 
 
 def make_average(spec: TrainSpec, model: nn.Module) -> Average | None:
@@ -61,10 +61,10 @@ class _Shadow:
         for parameter, tensor in zip(model.parameters(), self.tensors):
             parameter.copy_(tensor * scale)
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def saved(self) -> dict[str, Tensor]:
         return {"count": torch.tensor(self.count), **dict(zip(self.paths, self.tensors))}
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+    def restore(self, state: Mapping[str, Tensor]) -> None:
         self.count = int(state["count"])
         for path, tensor in zip(self.paths, self.tensors):
             tensor.copy_(state[path])

@@ -147,7 +147,7 @@ class Muon:
         dist.all_reduce_sum(flat)
         return shared
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def saved(self) -> dict[str, Tensor]:
         """Path -> momentum [R, C], complete on every process (collective)."""
         state: dict[str, Tensor] = {}
         for stack in self._stacks:
@@ -156,8 +156,8 @@ class Muon:
             state.update(zip(stack.paths, dist.all_reduce_sum(full).unbind()))
         return state
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take back what ``state_dict`` gave, on any number of processes."""
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what ``saved`` gave, on any number of processes."""
         for stack in self._stacks:
             for row, i in enumerate(stack.own):
                 stack.momentum[row].copy_(state[stack.paths[i]])

@@ -87,19 +87,19 @@ class Optimizers:
         for parameter in self._parameters:
             parameter.grad = None
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def saved(self) -> dict[str, Tensor]:
         """Flat: '<kind>/<path>' -> tensor; complete on every process (collective)."""
-        state = {f"momentum/{path}": t for path, t in self._muon.state_dict().items()}
+        state = {f"momentum/{path}": t for path, t in self._muon.saved().items()}
         for optimizer, _, parameters in self._adam.values():
             for path, parameter in parameters.items():
                 for kind, tensor in optimizer.state.get(parameter, {}).items():
                     state[f"{kind}/{path}"] = tensor
         return state
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take back what ``state_dict`` gave; KeyError when a part of it is missing."""
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what ``saved`` gave; KeyError when a part of it is missing."""
         prefix = "momentum/"
-        self._muon.load_state_dict(
+        self._muon.restore(
             {key.removeprefix(prefix): t for key, t in state.items() if key.startswith(prefix)}
         )
         for optimizer, _, parameters in self._adam.values():

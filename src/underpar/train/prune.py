@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 #: matrices up to this many elements are left alone, as published
@@ -23,7 +22,6 @@ def quantile(x: Tensor, q: float) -> float:
     return float(parts[low]) + (position - low) * (float(parts[high]) - float(parts[low]))
 
 
-@torch.no_grad()
 def prune(model: nn.Module, fraction: float) -> int:
     """Zero the entries of each large matrix below its own quantile of |w|; returns how many.
 
@@ -35,6 +33,6 @@ def prune(model: nn.Module, fraction: float) -> int:
         if fraction > 0 and weight.dim() == 2 and weight.numel() > SMALL:
             magnitude = weight.detach().float().abs()
             mask = magnitude < quantile(magnitude, fraction)
-            weight.masked_fill_(mask, 0.0)
+            weight.data.masked_fill_(mask, 0.0)
             zeroed += int(mask.sum())
     return zeroed

@@ -1,4 +1,4 @@
-"""All that moves during training, and how it is saved and brought back.
+"""How all that moves during training is saved and brought back.
 
 Resumed equals uninterrupted bit for bit, so nothing may be missing here: weights, moments,
 averages, the loader's position, latches, the clock. There is no random state, because nothing in a
@@ -9,7 +9,6 @@ training is refused to go on under another one.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from underpar import dist
-from underpar.data.loader import Loader
 from underpar.errors import TrainingError
 from underpar.model.gpt import GPT
 from underpar.recipe.schema import TrainSpec
 from underpar.train import checkpoint
-from underpar.train.averaging import Average
-from underpar.train.optimizers import Optimizers
+from underpar.train.loop import State
 
 #: keys of TrainSpec that a resumed run may change: they do not touch the weights
 FREE_KEYS = ("val_every", "log_every", "checkpoint_seconds")
@@ -31,60 +28,38 @@ FREE_KEYS = ("val_every", "log_every", "checkpoint_seconds")
 Saved = tuple[dict[str, Tensor], dict[str, Any]]
 
 
-@dataclass
-class Counters:
-    """The small part of the state. stop_reason: empty while training is unfinished."""
+def save(state: State, folder: Path, identity: dict[str, Any]) -> None:
+    """Write a checkpoint (collective). A finished run keeps its weights only.
 
-    step: int = 0
-    elapsed: float = 0.0
-    looping: bool = False
-    qat: bool = False
-    stop_reason: str = ""
-    dtype: str = ""
-    compiled: bool = False
-    losses: list[float] = field(default_factory=list)
+    Raises TrainingError, and writes nothing, when a weight is not finite.
+    """
+    weights = dict(state.model.named_parameters())
+    refuse_non_finite(weights, state.counters.step)
+    tensors: dict[str, Tensor] = {f"model/{path}": w for path, w in weights.items()}
+    if not state.counters.stop_reason:
+        tensors |= {f"optimizer/{k}": t for k, t in state.optimizers.saved().items()}
+        if state.average is not None:
+            tensors |= {f"average/{k}": t for k, t in state.average.saved().items()}
+    if dist.is_main():
+        meta = {
+            "identity": identity,
+            "counters": dataclasses.asdict(state.counters),
+            "loader": state.loader.bookmark(),
+        }
+        checkpoint.save(folder, state.counters.step, tensors, meta)
+    dist.barrier()
 
 
-@dataclass
-class State:
-    """Everything a checkpoint holds."""
-
-    model: GPT
-    optimizers: Optimizers
-    average: Average | None
-    loader: Loader
-    counters: Counters
-
-    def save(self, folder: Path, identity: dict[str, Any]) -> None:
-        """Write a checkpoint (collective). A finished run keeps its weights only.
-
-        Raises TrainingError, and writes nothing, when a weight is not finite.
-        """
-        weights = dict(self.model.named_parameters())
-        refuse_non_finite(weights, self.counters.step)
-        tensors: dict[str, Tensor] = {f"model/{path}": w for path, w in weights.items()}
-        if not self.counters.stop_reason:
-            tensors |= {f"optimizer/{k}": t for k, t in self.optimizers.state_dict().items()}
-            if self.average is not None:
-                tensors |= {f"average/{k}": t for k, t in self.average.state_dict().items()}
-        if dist.is_main():
-            meta = {
-                "identity": identity,
-                "counters": dataclasses.asdict(self.counters),
-                "loader": self.loader.state(),
-            }
-            checkpoint.save(folder, self.counters.step, tensors, meta)
-        dist.barrier()
-
-    def restore(self, saved: Saved) -> None:
-        """Go on from what ``read`` gave."""
-        tensors, meta = saved
-        load_weights(self.model, tensors)
-        self.optimizers.load_state_dict(_part(tensors, "optimizer/"))
-        if self.average is not None:
-            self.average.load_state_dict(_part(tensors, "average/"))
-        self.loader.restore(meta["loader"])
-        self.counters = Counters(**meta["counters"])
+def restore(state: State, saved: Saved) -> None:
+    """Go on from what ``read`` gave."""
+    tensors, meta = saved
+    load_weights(state.model, tensors)
+    state.optimizers.restore(_part(tensors, "optimizer/"))
+    if state.average is not None:
+        state.average.restore(_part(tensors, "average/"))
+    state.loader.restore(meta["loader"])
+    for key, value in meta["counters"].items():
+        setattr(state.counters, key, value)
 
 
 def identity_of(model: GPT, spec: TrainSpec, seed: int) -> dict[str, Any]:

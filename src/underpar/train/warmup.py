@@ -29,16 +29,11 @@ class WeightHooks:
     The compiler guards on their identity: hooks made anew would be compiled anew.
     """
 
-    def __init__(self, model: GPT, install: Callable[[GPT], None] | None) -> None:
+    def __init__(self, model: GPT, install: Callable[[GPT], None]) -> None:
+        install(model)
         self._linears = [m for m in model.modules() if isinstance(m, Linear)]
-        self._hooks: list[WeightHook | None] = [None] * len(self._linears)
-        if install is not None:
-            install(model)
-            self._hooks = [linear.weight_hook for linear in self._linears]
-            self.off()
-
-    def __bool__(self) -> bool:
-        return any(self._hooks)
+        self._hooks: list[WeightHook | None] = [linear.weight_hook for linear in self._linears]
+        self.off()
 
     def on(self) -> None:
         for linear, hook in zip(self._linears, self._hooks):
@@ -50,7 +45,7 @@ class WeightHooks:
 
 
 def warm_up(
-    model: GPT, spec: TrainSpec, compute: Compute, loader: Loader, hooks: WeightHooks
+    model: GPT, spec: TrainSpec, compute: Compute, loader: Loader, hooks: WeightHooks | None
 ) -> None:
     """Warm up without loops, with loops if the model has them, with fake quantization if there is.
 
@@ -64,7 +59,7 @@ def warm_up(
         model.looping = looping
         for _ in range(steps):
             stepper(loader, 1.0, spec.muon_momentum)
-    if hooks:
+    if spec.qat_below and hooks:
         hooks.on()
         for _ in range(min(steps, _QAT_STEPS)):
             stepper(loader, 1.0, spec.muon_momentum)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from . import advice, hits, rewrite, siblings
-from .shrink import Shrinker, Sizes, number
+from .shrink import Shrinker, Sizes, setting_number
 from .swap import swap
 
 _HEADLINE = {
@@ -85,7 +85,7 @@ def _keep_small(shrinker: Shrinker, places: frozenset[str]) -> None:
     write = kind.__setitem__
 
     def put(self: Any, name: str, value: str) -> None:
-        v = number(value)
+        v = setting_number(value)
         if name not in places:
             write(self, name, value if v is None else str(shrinker.value(name, v)))
 
@@ -173,7 +173,7 @@ def _execute(scratch: Path, job: dict[str, Any], tree: ast.Module, meta: dict[st
     sys.argv = [path]
     try:
         exec(code, module.__dict__)
-        stubs_modal.run()
+        stubs_modal.run_entrypoint()
     except SystemExit as stop:
         if stop.code not in (None, 0):
             raise

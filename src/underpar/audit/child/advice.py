@@ -17,7 +17,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from .shrink import Seen, Shrinker, number
+from .shrink import Seen, Shrinker, setting_number
 
 _UNRELATED = (
     ImportError,
@@ -141,6 +141,6 @@ def _whole_model(shrinker: Shrinker) -> dict[str, Any]:
     advice = {}
     for size, names in _WIDE.items():
         full = next((shrinker.seen[n].full for n in names if n in shrinker.seen), 0)
-        if number(full) and full > getattr(sizes, size):
+        if setting_number(full) and full > getattr(sizes, size):
             advice[size] = int(min(full, _LARGEST))
     return advice

@@ -28,12 +28,12 @@ import numpy as np
 from . import recorder_arrays, recorder_numbers, recorder_printed, recorder_steps, recorder_torch
 from .recorder_codes import SCORE
 from .recorder_positions import Positions
-from .recorder_replay import leave, prepare
-from .recorder_state import CURRENT, Recording, current
+from .recorder_replay import leave_fork, schedule_replays
+from .recorder_state import CURRENT, Recording, current_recording
+from .recorder_sums import accumulators, scored
 
 CHANNEL, REPLAY = 48, 52
 SCORES, REFERENCE, DIGEST, COUNTED, COMMITTED = range(5)
-FEWEST = 16  # elements of an accumulator worth writing down
 _UNDO: list[Callable[[], None]] = []
 
 
@@ -54,10 +54,10 @@ def start(scratch: str | Path, rank: int, stream: np.ndarray) -> None:
             replay=(job.get("shrink") or {}).get("replay") or {},
         )
     )
-    prepare(current())
+    schedule_replays(current_recording())
     recorder_numbers.install(_UNDO)
     recorder_arrays.install(_UNDO, 8 * len(stream))
-    recorder_printed.install(_UNDO)
+    recorder_printed.install(_UNDO, finish)
     recorder_steps.install(_UNDO)
     recorder_torch.install(_UNDO)
 
@@ -66,10 +66,10 @@ def finish() -> None:
     """Take the hooks away and write the trace of this rank. In a replay: hand over and exit."""
     while _UNDO:
         _UNDO.pop()()
-    recording = current()
+    recording = current_recording()
     if recording.alternative >= 0:
-        leave(recording, scored(recording))
-    groups, sums = _accumulators(recording)
+        leave_fork(recording, scored(recording))
+    groups, sums = accumulators(recording)
     columns = _contributions(recording, groups)
     columns |= {name: np.array(values, np.float64) for name, values in sums.items()}
     columns |= {f"table_{k}": v for k, v in recording.tables.items()}
@@ -88,52 +88,6 @@ def finish() -> None:
     notes = {"reported": recorder_printed.reported(recording, group_of), "bytes": bytes_seen}
     stem.with_suffix(".json").write_text(json.dumps(notes))
     CURRENT.pop()
-
-
-def _accumulators(
-    recording: Recording, line: int | None = None
-) -> tuple[list[dict[str, Any]], dict[str, list[float]]]:
-    """Laid-out contributions and sums of every accumulator of some size (that grew on a line)."""
-    groups: list[dict[str, Any]] = []
-    sums: dict[str, list[float]] = {"s_seq": [], "s_value": [], "s_count": [], "s_line": []}
-    shown = recorder_printed.shown(recording)
-    for code in recording.ledger.groups(len(recording.stream) // 4, shown):
-        if line is not None and not recording.ledger.touches(code, line):
-            continue
-        table: dict[str, Any] = recording.ledger.lay_out(code)
-        if len(table.get("code", ())) < FEWEST:
-            continue
-        table = _joined(table)
-        if len(table["code"]) < FEWEST:
-            continue
-        weight = table["weight"] / np.median(table["weight"])
-        bag = recording.ledger.bags[-code - 2]
-        table["last"], table["root"] = -code - 2, bag.group
-        groups.append(table)
-        sums["s_seq"].append(bag.seq)
-        sums["s_line"].append(bag.line)
-        sums["s_value"].append(float((table["value"] * weight).sum()))
-        sums["s_count"].append(float(weight.sum()))
-    return groups, sums
-
-
-def _joined(table: dict[str, Any]) -> dict[str, Any]:
-    """The parts of one element (bytes of a token) become one; what was taken back is dropped.
-
-    A score that is subtracted again (the early pass of a second scoring) leaves nothing behind.
-    """
-    _, first, inverse = np.unique(table["code"], return_index=True, return_inverse=True)
-    net = np.bincount(inverse, weights=table["value"] * table["weight"])
-    net = net if net.sum() >= 0 else -net  # a sum of log probabilities, negated later
-    gross = np.bincount(inverse, weights=np.abs(table["value"] * table["weight"]))
-    weight = np.zeros(len(first))
-    np.maximum.at(weight, inverse, np.abs(table["weight"]))
-    left = np.abs(net) > 1e-9 * gross
-    order = np.argsort(first)
-    order = order[left[order]]
-    joined = {name: column[first[order]] for name, column in table.items()}
-    joined["value"], joined["weight"] = net[order] / weight[order], weight[order]
-    return joined
 
 
 def _contributions(recording: Recording, groups: list[dict[str, Any]]) -> dict[str, np.ndarray]:
@@ -162,23 +116,6 @@ def _contributions(recording: Recording, groups: list[dict[str, Any]]) -> dict[s
         for channel, name in ((SCORES, "value"), (REFERENCE, "nll"), (DIGEST, "digest")):
             write(dict(other), other[name], group + (channel << CHANNEL))
     return {name: np.concatenate(parts or [np.zeros(0)]) for name, parts in rows.items()}
-
-
-def scored(recording: Recording) -> dict[str, np.ndarray]:
-    """Scores of the accumulator that a replay is about: the largest, then last, on its line.
-
-    Those that began before the replay are other evaluations by the same code.
-    """
-    line, clock = int(recording.replay["line"]), int(recording.replay["clock"])
-    for where in (line, None):
-        groups = [g for g in _accumulators(recording, where)[0] if g["kind"][0] == SCORE]
-        groups = [g for g in groups if line in (g["line"][-1], g["line"][0])]
-        groups = [g for g in groups if np.nanmin(g["seq"]) > clock]
-        if groups:
-            most = max(len(g["value"]) for g in groups)
-            table = [g for g in groups if len(g["value"]) == most][-1]
-            return {k: table[k] for k in ("pos", "seq", "line", "value", "nll", "digest")}
-    return {}
 
 
 def _uses(recording: Recording) -> dict[str, np.ndarray]:

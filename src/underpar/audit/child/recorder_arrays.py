@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from .recorder_codes import NONE
-from .recorder_numbers import Origin, _replace, code_of, number
-from .recorder_state import current
+from .recorder_numbers import Origin, _replace, code_of, traced
+from .recorder_state import current_recording
 
 REARRANGE = {
     "repeat", "concatenate", "stack", "vstack", "hstack", "reshape", "ravel", "transpose", "take",
@@ -118,13 +118,13 @@ class Tracked(np.ndarray):
 
     def item(self, *args: Any) -> Any:
         value = self.view(np.ndarray).item(*args)
-        return number(value, NONE if self.codes is None else self.codes.item(*args))
+        return traced(value, NONE if self.codes is None else self.codes.item(*args))
 
     def tolist(self) -> Any:
         values = self.view(np.ndarray).tolist()
         if self.codes is None or self.ndim != 1:
             return values
-        return [number(v, c) for v, c in zip(values, self.codes.tolist())]
+        return [traced(v, c) for v, c in zip(values, self.codes.tolist())]
 
     def __reduce__(self) -> Any:
         return self.view(np.ndarray).__reduce__()
@@ -135,7 +135,7 @@ def wrap(result: Any, codes: Any) -> Any:
     if np.ndim(result) == 0 and not isinstance(result, np.ndarray):
         if codes is not None and int(codes) != NONE and isinstance(result, np.floating):
             result = np.float64(result)
-        return number(result, NONE if codes is None else int(codes))
+        return traced(result, NONE if codes is None else int(codes))
     if codes is None or not isinstance(result, np.ndarray) or result.dtype.kind != "f":
         return result if not isinstance(result, np.ndarray) else result.view(np.ndarray)
     out = result.view(Tracked)
@@ -185,17 +185,17 @@ def _codes_like(value: Any) -> Any:
 
 def _merged(inputs: Any, shape: Any) -> np.ndarray | None:
     codes = [(c, c.shape) for c in map(codes_of, inputs) if c is not None]
-    return current().merged(codes, shape) if codes else None
+    return current_recording().merged(codes, shape) if codes else None
 
 
 def _sum(source: Any, result: Any) -> Any:
     codes = codes_of(source)
     if codes is None:
         return result
-    recording = current()
+    recording = current_recording()
     values = np.asarray(_plain(source))
-    code = recording.ledger.sum(codes, values, float(result), recording.line())
-    return number(result, code)
+    code = recording.lineage.sum(codes, values, float(result), recording.line())
+    return traced(result, code)
 
 
 def _along(source: Any, result: Any, axis: Any) -> Any:

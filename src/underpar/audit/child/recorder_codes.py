@@ -57,7 +57,7 @@ class Bag:
 
 
 @dataclass
-class Ledger:
+class Lineage:
     """All events and bags of a run, and its clock."""
 
     clock: int = 0

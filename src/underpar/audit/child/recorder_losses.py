@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from .recorder_codes import NONE
-from .recorder_state import current
+from .recorder_state import current_recording
 from .recorder_steps import pending
-from .recorder_tensors import put, value_of
+from .recorder_tensors import put, scalar_value
 
 LOSSES = {"cross_entropy", "nll_loss", "cross_entropy_loss", "nll_loss_nd"}
 PICKS = {"gather", "take_along_dim", "__getitem__", "index_select"}
@@ -30,7 +30,7 @@ def loss_call(name: str, func: Any, args: Any, kwargs: Any, out: Any) -> bool:
     if ids is None or rows is None or ids.numel() < 4 or rows.numel() % ids.numel():
         return False
     width = rows.numel() // ids.numel()
-    if width < current().vocab:
+    if width < current_recording().vocab:
         return False
     if name in LOSSES and rows.dim() > 2:
         rows = rows.movedim(1, -1)
@@ -40,7 +40,7 @@ def loss_call(name: str, func: Any, args: Any, kwargs: Any, out: Any) -> bool:
 
 
 def _record(rows: torch.Tensor, ids: torch.Tensor, width: int, out: torch.Tensor) -> bool:
-    recording = current()
+    recording = current_recording()
     flat = ids.detach().reshape(-1).cpu().numpy()
     table = rows.detach().reshape(-1, width)
     if recording.locate(flat) is None:
@@ -48,14 +48,14 @@ def _record(rows: torch.Tensor, ids: torch.Tensor, width: int, out: torch.Tensor
     codes = recording.score(flat, table.float().cpu().numpy(), None, out.requires_grad)
     assert codes is not None
     if out.requires_grad:
-        pending(recording.ledger.events[-1])
+        pending(recording.lineage.events[-1])
     if out.numel() == ids.numel() and (out.dim() or ids.numel() == 1):
         put(out, codes.reshape(tuple(out.shape)))
     elif out.numel() == 1:
-        nll = recording.ledger.events[-1].nll
+        nll = recording.lineage.events[-1].nll
         assert nll is not None
-        keep = np.where((flat >= 0) & (recording.ledger.events[-1].pos >= -1), codes, NONE)
-        code = recording.ledger.sum(keep, nll, value_of(out), recording.line())
+        keep = np.where((flat >= 0) & (recording.lineage.events[-1].pos >= -1), codes, NONE)
+        code = recording.lineage.sum(keep, nll, scalar_value(out), recording.line())
         put(out, np.array(code).reshape(tuple(out.shape)))
     return True
 
@@ -67,7 +67,7 @@ def _lookup(source: Any, index: Any, out: torch.Tensor) -> bool:
     last = index[-1] if isinstance(index, tuple) and index else index
     if not isinstance(last, torch.Tensor) or last.dtype not in (torch.int64, torch.int32):
         return False
-    recording = current()
+    recording = current_recording()
     flat = last.detach().reshape(-1)
     if source.dim() == 1 and not source.is_floating_point():
         if not recording.vocab <= source.numel() <= 4 * recording.vocab:

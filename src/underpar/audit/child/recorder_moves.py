@@ -9,9 +9,9 @@ import torch
 
 from . import recorder_arrays as arrays
 from .recorder_codes import NONE
-from .recorder_numbers import Origin, number
-from .recorder_state import current
-from .recorder_tensors import code_array, codes_of, put, value_of
+from .recorder_numbers import Origin, traced
+from .recorder_state import current_recording
+from .recorder_tensors import code_array, put, scalar_value, tensor_codes
 
 REARRANGE = {
     "reshape", "view", "flatten", "ravel", "squeeze", "unsqueeze", "transpose", "permute", "t",
@@ -27,7 +27,7 @@ GROW = {"add": 1.0, "add_": 1.0, "__add__": 1.0, "__radd__": 1.0, "__iadd__": 1.
 FORGET = {"zero_", "fill_"}
 
 
-def propagate(name: str, func: Any, args: Any, kwargs: Any, out: Any, before: float) -> Any:
+def carry_codes(name: str, func: Any, args: Any, kwargs: Any, out: Any, before: float) -> Any:
     """Give the result of a call on tracked operands its codes."""
     if name in ("item", "__float__", "tolist", "numpy", "__array__"):
         return _leave(args[0], out, name)
@@ -65,7 +65,7 @@ def propagate(name: str, func: Any, args: Any, kwargs: Any, out: Any, before: fl
 
 def _counts(value: Any) -> bool:
     """Whether a tensor of integers or booleans is a tracked byte count."""
-    return codes_of(value) is not None
+    return tensor_codes(value) is not None
 
 
 def _size(args: Any) -> int:
@@ -73,13 +73,13 @@ def _size(args: Any) -> int:
 
 
 def _leave(source: Any, out: Any, name: str) -> Any:
-    codes = codes_of(source)
+    codes = tensor_codes(source)
     if codes is None:
         return out
     if name in ("item", "__float__"):
-        return number(out, int(codes.reshape(-1)[0]))
+        return traced(out, int(codes.reshape(-1)[0]))
     if name == "tolist" and isinstance(out, list) and codes.dim() == 1:
-        return [number(v, c) for v, c in zip(out, codes.tolist())]
+        return [traced(v, c) for v, c in zip(out, codes.tolist())]
     if isinstance(out, np.ndarray):
         return arrays.wrap(out, codes.numpy())
     return out
@@ -89,7 +89,7 @@ def _all_codes(args: Any, kwargs: Any) -> list[tuple[np.ndarray, tuple[int, ...]
     found = []
     for a in (*args, *kwargs.values()):
         if isinstance(a, torch.Tensor):
-            codes = codes_of(a)
+            codes = tensor_codes(a)
             if codes is not None:
                 found.append((codes.numpy(), tuple(codes.shape)))
         elif isinstance(a, Origin | arrays.Tracked):
@@ -102,7 +102,7 @@ def _all_codes(args: Any, kwargs: Any) -> list[tuple[np.ndarray, tuple[int, ...]
 
 
 def _elementwise(args: Any, kwargs: Any, out: torch.Tensor) -> None:
-    put(out, current().merged(_all_codes(args, kwargs), tuple(out.shape)))
+    put(out, current_recording().merged(_all_codes(args, kwargs), tuple(out.shape)))
 
 
 def _moved(func: Any, args: Any, kwargs: Any) -> Any:
@@ -110,7 +110,7 @@ def _moved(func: Any, args: Any, kwargs: Any) -> Any:
 
     def swap(value: Any) -> Any:
         if isinstance(value, torch.Tensor):
-            codes = codes_of(value)
+            codes = tensor_codes(value)
             if codes is not None:
                 return codes
             return torch.full(value.shape, NONE) if value.is_floating_point() else value
@@ -128,34 +128,34 @@ def _moved(func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _grow(args: Any, out: torch.Tensor, before: float, sign: float) -> None:
-    recording = current()
+    recording = current_recording()
     codes = [int(c.reshape(-1)[0]) if (c := code_array(a)) is not None else NONE for a in args[:2]]
     if NONE in codes:
         code = max(codes) if codes.count(NONE) == 2 else next(c for c in codes if c != NONE)
     else:
-        delta = sign * value_of(args[1])
-        code = recording.ledger.join(codes[0], codes[1], before, delta, recording.line())
+        delta = sign * scalar_value(args[1])
+        code = recording.lineage.join(codes[0], codes[1], before, delta, recording.line())
     put(out, None if code == NONE else np.array(code).reshape(tuple(out.shape)))
 
 
 def _total(name: str, args: Any, kwargs: Any, out: torch.Tensor) -> None:
     """A full reduction: a bag of the tracked operand's elements."""
-    recording = current()
+    recording = current_recording()
     source = next((a for a in args if code_array(a) is not None), None)
     codes = code_array(source)
     if codes is None or name not in SUMS:
         return
     values = source.detach().cpu().numpy() if isinstance(source, torch.Tensor) else source
-    code = recording.ledger.sum(
-        np.asarray(codes), np.asarray(values), value_of(out), recording.line()
+    code = recording.lineage.sum(
+        np.asarray(codes), np.asarray(values), scalar_value(out), recording.line()
     )
     put(out, None if code == NONE else np.array(code))
 
 
 def _reduce(args: Any, kwargs: Any, out: torch.Tensor) -> None:
     """A reduction along a dimension: kept if each line is one position, else a bag a line."""
-    recording = current()
-    codes = codes_of(args[0])
+    recording = current_recording()
+    codes = tensor_codes(args[0])
     dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
     if codes is None or not isinstance(dim, int) or not codes.dim():
         return
@@ -167,13 +167,13 @@ def _reduce(args: Any, kwargs: Any, out: torch.Tensor) -> None:
         return
     totals = out.detach().reshape(-1).tolist()
     line = recording.line()
-    each = [recording.ledger.sum(c, v, t, line) for c, v, t in zip(lines, values, totals)]
+    each = [recording.lineage.sum(c, v, t, line) for c, v, t in zip(lines, values, totals)]
     put(out, np.array(each))
 
 
 def _write(target: torch.Tensor, index: Any, value: Any) -> None:
     codes = code_array(value)
-    mine = codes_of(target)
+    mine = tensor_codes(target)
     if codes is None and mine is None:
         return
     if mine is None:
@@ -189,14 +189,14 @@ def _copy(target: torch.Tensor, source: Any) -> None:
     """`copy_`, also into a view of something that was not tracked so far."""
     codes = code_array(source)
     base = target._base
-    if codes_of(target) is None and base is not None and codes is not None:
-        whole = codes_of(base)
+    if tensor_codes(target) is None and base is not None and codes is not None:
+        whole = tensor_codes(base)
         if whole is None:
             whole = torch.full(base.shape, NONE)
             put(base, whole)
         offset = target.storage_offset() - base.storage_offset()
         put(target, whole.as_strided(target.size(), target.stride(), offset))
-    mine = codes_of(target)
+    mine = tensor_codes(target)
     if mine is not None and codes is not None:
         mine.copy_(torch.as_tensor(codes).broadcast_to(mine.shape))
     else:
@@ -205,10 +205,10 @@ def _copy(target: torch.Tensor, source: Any) -> None:
 
 def _scatter(func: Any, args: Any, kwargs: Any) -> None:
     """Elements added at places: known where each place gets one."""
-    source = next((codes_of(a) for a in args[3:] if isinstance(a, torch.Tensor)), None)
+    source = next((tensor_codes(a) for a in args[3:] if isinstance(a, torch.Tensor)), None)
     if source is None or args[2].numel() != source.numel():
         return
-    mine = codes_of(args[0])
+    mine = tensor_codes(args[0])
     mine = torch.full(args[0].shape, NONE) if mine is None else mine
     if mine.dim() == 1:
         mine[args[2].reshape(-1)] = source.reshape(-1)

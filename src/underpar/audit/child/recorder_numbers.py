@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from .recorder_codes import NONE
-from .recorder_state import current
+from .recorder_state import current_recording
 
 KEEP = "_number_with_origin"
 
@@ -65,7 +65,7 @@ class Origin:
 
     def __round__(self, digits: Any = None) -> Any:
         plain = float(self)  # type: ignore[arg-type]
-        return round(plain) if digits is None else number(round(plain, digits), self.code)
+        return round(plain) if digits is None else traced(round(plain, digits), self.code)
 
     def __format__(self, spec: str) -> str:
         text = float(self).__format__(spec)  # type: ignore[arg-type]
@@ -87,7 +87,7 @@ class Origin:
         return super().__eq__(other)
 
     def item(self) -> Any:
-        return number(float(self), self.code)  # type: ignore[arg-type]
+        return traced(float(self), self.code)  # type: ignore[arg-type]
 
 
 class Number(Origin, float):
@@ -102,7 +102,7 @@ class ArrayNumber(Origin, np.float64):  # type: ignore[misc]
     __hash__ = Origin.__hash__
 
 
-def number(value: float, code: int) -> float:
+def traced(value: float, code: int) -> float:
     """`value` as a float with a code; plain where there is none."""
     if code == NONE or not isinstance(value, float):
         return value
@@ -116,7 +116,7 @@ def code_of(value: Any) -> int:
 
 
 def _shown(value: Any, text: str) -> str:
-    recording = current()
+    recording = current_recording()
     recording.formatted.append((text, float(value), value.code))
     del recording.formatted[:-64]
     return text
@@ -127,9 +127,9 @@ def _carry(result: Any, *sources: Any) -> Any:
         return result
     codes = [c for c in map(code_of, sources) if c != NONE]
     if len(codes) == 2 and codes[0] != codes[1]:
-        merged = current().ledger.merge(np.array([codes[0]]), np.array([codes[1]]))
-        return number(result, int(merged[0]))
-    return number(result, codes[0] if codes else NONE)
+        merged = current_recording().lineage.merge(np.array([codes[0]]), np.array([codes[1]]))
+        return traced(result, int(merged[0]))
+    return traced(result, codes[0] if codes else NONE)
 
 
 def _sum(a: Any, b: Any, result: Any, sign: float) -> Any:
@@ -137,10 +137,10 @@ def _sum(a: Any, b: Any, result: Any, sign: float) -> Any:
         return result
     first, second = code_of(a), code_of(b)
     if NONE in (first, second):
-        return number(result, first if second == NONE else second)
-    recording = current()
-    code = recording.ledger.join(first, second, float(a), sign * float(b), recording.line())
-    return number(result, code)
+        return traced(result, first if second == NONE else second)
+    recording = current_recording()
+    code = recording.lineage.join(first, second, float(a), sign * float(b), recording.line())
+    return traced(result, code)
 
 
 def keep(*args: Any) -> Any:
@@ -148,12 +148,12 @@ def keep(*args: Any) -> Any:
     if len(args) == 1:
         code = code_of(args[0])
         if code != NONE:
-            return number(float(args[0]), code)
+            return traced(float(args[0]), code)
         origin = getattr(args[0], "item", None)
         if origin is not None and not isinstance(args[0], type):
             value: Any = origin()
             if code_of(value) != NONE:
-                return number(float(value), code_of(value))
+                return traced(float(value), code_of(value))
     return float(*args)
 
 
@@ -170,7 +170,7 @@ def install(undo: list[Callable[[], None]]) -> None:
     for name in ("exp", "log", "log2", "log10", "log1p", "expm1", "sqrt", "fsum", "pow"):
         _replace(math, name, _wrap(getattr(math, name)), undo)
     plain = builtins.compile
-    scratch = str(current().scratch)
+    scratch = str(current_recording().scratch)
 
     def rewrite(source: Any, filename: Any, mode: str, *args: Any, **kwargs: Any) -> Any:
         where = str(filename)
@@ -190,7 +190,7 @@ def _wrap(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any) -> Any:
         result = function(*args)
         if isinstance(args[0], Origin) and isinstance(result, float):
-            return number(result, args[0].code)
+            return traced(result, args[0].code)
         return result
 
     return call

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .recorder_numbers import _replace
-from .recorder_state import Recording, current
+from .recorder_state import Recording, current_recording
 
 NUMBER = re.compile(
     r"((?:[A-Za-z_]\w*[_ .]?)?(?:loss|bpb|nll|bits_per_byte)\w*)\s*[:=]\s*"
@@ -20,21 +20,24 @@ FEW = 4  # prints of one growing accumulator that are looked into
 LONGEST = 1000  # characters of a line; longer ones are packed code, not results
 
 
-def install(undo: list[Callable[[], None]]) -> None:
-    """Watch print; logs of the scripts go through it."""
+def install(undo: list[Callable[[], None]], over: Callable[[], None]) -> None:
+    """Watch print; logs of the scripts go through it.
+
+    over: ends a replay that has printed its headline.
+    """
     plain = builtins.print
 
     def watched(*args: Any, **kwargs: Any) -> None:
         sep = kwargs.get("sep") or " "
-        note(sep.join(str(a) for a in args))
+        note(sep.join(str(a) for a in args), over)
         plain(*args, **kwargs)
 
     _replace(builtins, "print", watched, undo)
 
 
-def note(text: str) -> None:
-    """Record the numbers of one printed line."""
-    recording = current()
+def note(text: str, over: Callable[[], None]) -> None:
+    """Record the numbers of one printed text; a replay is over when it has printed the headline."""
+    recording = current_recording()
     if len(recording.reported) > MOST:
         return
     for line in text.splitlines():
@@ -43,9 +46,7 @@ def note(text: str) -> None:
         for match in NUMBER.finditer(line):
             _number(recording, match, line)
     if recording.alternative >= 0 and len(recording.reported) >= recording.replay["printed"]:
-        from .recorder import finish  # which hooks this module
-
-        finish()
+        over()
 
 
 def _number(recording: Recording, match: re.Match[str], line: str) -> None:
@@ -60,7 +61,7 @@ def _number(recording: Recording, match: re.Match[str], line: str) -> None:
     )
 
 
-def shown(recording: Recording) -> set[int]:
+def shown_bags(recording: Recording) -> set[int]:
     """Bags behind the last numbers that were printed of each accumulator.
 
     One accumulator is often printed as it grows; only the last few times count.
@@ -69,7 +70,7 @@ def shown(recording: Recording) -> set[int]:
     for entry in recording.reported:
         index = -entry["code"] - 2
         if index >= 0:
-            mine = last.setdefault(recording.ledger.bags[index].group, {})
+            mine = last.setdefault(recording.lineage.bags[index].group, {})
             mine.pop(index, None)
             mine[index] = None
     return {index for mine in last.values() for index in list(mine)[-FEW:]}
@@ -85,7 +86,7 @@ def reported(recording: Recording, group_of: dict[int, int]) -> list[dict[str, A
         code = entry["code"]
         group = None
         if code <= -2:
-            root = -1 - recording.ledger.bags[-code - 2].group
+            root = -1 - recording.lineage.bags[-code - 2].group
             group = group_of.get(-code - 2, group_of.get(root))
         name = entry["name"] if group is None else f"{entry['name']}@{group}"
         out.append({"name": name, "value": float(entry["value"]), "line": entry["line"]})

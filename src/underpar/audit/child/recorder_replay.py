@@ -27,23 +27,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from .recorder_state import Recording, current
+from .recorder_state import Recording, current_recording
+from .recorder_sums import scored
 
 HEADER_BYTES = 1024
 LATER = 3  # ticks after which a sum has reached its accumulator
 
 
-def prepare(recording: Recording) -> None:
+def schedule_replays(recording: Recording) -> None:
     """Have the replays begin when their time comes."""
     if recording.replay:
-        recording.ledger.alarm = (int(recording.replay["clock"]), begin)
+        recording.lineage.alarm = (int(recording.replay["clock"]), run_replays)
 
 
-def begin() -> None:
+def run_replays() -> None:
     """All replays, one after the other; returns in each fork, and after the last one."""
-    recording = current()
+    recording = current_recording()
     plan = recording.replay
-    recording.ledger.alarm = None
+    recording.lineage.alarm = None
     until = _now() + float(plan.get("seconds", 120.0))
     total = float(plan.get("sum", 0.0))
     for number, (index, token) in enumerate(plan["flips"]):
@@ -53,7 +54,7 @@ def begin() -> None:
         if not pid:
             recording.alternative = number
             _change(recording, int(index), int(token))
-            recording.ledger.alarm = (int(plan["scored"]) + LATER, partial(_early, int(index)))
+            recording.lineage.alarm = (int(plan["scored"]) + LATER, partial(_early, int(index)))
             return
         _wait(pid, until)
         _change_shard(recording, int(index), int(recording.stream[int(index)]))
@@ -62,13 +63,11 @@ def begin() -> None:
 
 def _early(index: int) -> None:
     """Leave if the changed token has been scored; what comes later would not matter."""
-    from .recorder import scored  # which hooks the modules that import this one
-
-    recording = current()
-    recording.ledger.alarm = None
+    recording = current_recording()
+    recording.lineage.alarm = None
     columns = scored(recording)
     if columns and (columns["pos"] == index).any():
-        leave(recording, columns)
+        leave_fork(recording, columns)
 
 
 def _now() -> float:
@@ -144,7 +143,7 @@ def _change_shard(recording: Recording, index: int, token: int) -> None:
                 file.write(int(token).to_bytes(2, "little"))
 
 
-def leave(recording: Recording, columns: dict[str, np.ndarray]) -> None:
+def leave_fork(recording: Recording, columns: dict[str, np.ndarray]) -> None:
     """End of a fork: hand over the scores and go, without the rest of the harness."""
     np.savez(path_of(recording, recording.alternative), **columns)  # type: ignore[arg-type]
     posix._exit(0)  # os._exit may be a stand-in that raises

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .recorder_codes import BYTES, NONE, SCORE, Ledger
+from .recorder_codes import BYTES, NONE, SCORE, Lineage
 from .recorder_positions import Positions
 
 
@@ -22,7 +22,7 @@ class Recording:
     stream: np.ndarray
     positions: Positions
     vocab: int
-    ledger: Ledger = field(default_factory=Ledger)
+    lineage: Lineage = field(default_factory=Lineage)
     uses: list[tuple[int, int, np.ndarray]] = field(default_factory=list)  # seq, line, positions
     reported: list[dict[str, Any]] = field(default_factory=list)
     formatted: list[tuple[str, float, int]] = field(default_factory=list)  # text, value, code
@@ -57,8 +57,8 @@ class Recording:
             return None
         digest = None
         if rows is not None:
-            nll, digest = summary(rows, ids)
-        return self.ledger.event(SCORE, self.line(), pos, grad=grad, nll=nll, digest=digest)
+            nll, digest = nll_and_digest(rows, ids)
+        return self.lineage.event(SCORE, self.line(), pos, grad=grad, nll=nll, digest=digest)
 
     def bytes_of(self, ids: np.ndarray, table: np.ndarray) -> np.ndarray | None:
         """Codes for byte counts looked up in a table of the vocabulary at tokens `ids` [n]."""
@@ -66,7 +66,7 @@ class Recording:
         if pos is None:
             return None
         self.keep_table(table)
-        return self.ledger.event(BYTES, self.line(), pos)
+        return self.lineage.event(BYTES, self.line(), pos)
 
     def keep_table(self, table: np.ndarray) -> None:
         if table.dtype.kind != "b":
@@ -87,12 +87,12 @@ class Recording:
                 if code.size != size:
                     continue
                 wide = code.reshape(shape)
-            out = wide if out is None else self.ledger.merge(out.reshape(-1), wide.reshape(-1))
+            out = wide if out is None else self.lineage.merge(out.reshape(-1), wide.reshape(-1))
             out = out.reshape(shape)
         return None if out is None or not (out != NONE).any() else np.array(out)
 
 
-def summary(rows: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def nll_and_digest(rows: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """-log softmax(rows)[ids] and one number that changes when any entry of the row does.
 
     Rows of logits, of log probabilities and (all entries in [0, 1] with sum 1) of probabilities
@@ -112,6 +112,6 @@ def summary(rows: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 CURRENT: list[Recording] = []
 
 
-def current() -> Recording:
+def current_recording() -> Recording:
     """The recording of this process."""
     return CURRENT[-1]

@@ -20,7 +20,7 @@ from torch.optim.optimizer import (
 
 from .recorder_codes import Event
 from .recorder_numbers import _replace
-from .recorder_state import current
+from .recorder_state import current_recording
 
 _WAITING: list[Event] = []
 _COUNTED: list[np.ndarray] = []
@@ -41,10 +41,10 @@ def backward(*_: Any) -> None:
 
 def step() -> None:
     """Parameters changed with the gradients counted so far."""
-    recording = current()
+    recording = current_recording()
     seen = np.unique(np.concatenate(_COUNTED)) if _COUNTED else np.array([-1], np.int64)
     _COUNTED.clear()
-    recording.uses.append((recording.ledger.tick(), recording.line(), seen))
+    recording.uses.append((recording.lineage.tick(), recording.line(), seen))
 
 
 def in_place(_: str, args: Any, kwargs: Any) -> None:

@@ -13,7 +13,7 @@ from . import recorder_arrays as arrays
 TABLE: dict[int, tuple[Any, torch.Tensor]] = {}
 
 
-def codes_of(value: Any) -> torch.Tensor | None:
+def tensor_codes(value: Any) -> torch.Tensor | None:
     """Codes of a tensor, int64 of its shape, or None."""
     entry = TABLE.get(id(value))
     return entry[1] if entry is not None and entry[0]() is value else None
@@ -45,7 +45,7 @@ def number_in(args: Any) -> bool:
     return any(isinstance(a, arrays.Origin | arrays.Tracked) for a in args)
 
 
-def value_of(value: Any) -> float:
+def scalar_value(value: Any) -> float:
     if isinstance(value, torch.Tensor):
         return float(value.detach()) if value.numel() == 1 else 0.0
     return float(value) if isinstance(value, int | float) else 0.0
@@ -53,4 +53,4 @@ def value_of(value: Any) -> float:
 
 def code_array(value: Any) -> Any:
     """Codes of a tensor, array or number, or None."""
-    return codes_of(value) if isinstance(value, torch.Tensor) else arrays.codes_of(value)
+    return tensor_codes(value) if isinstance(value, torch.Tensor) else arrays.codes_of(value)

@@ -20,13 +20,21 @@ from torch.overrides import TorchFunctionMode
 from . import recorder_arrays as arrays
 from .recorder_codes import NONE
 from .recorder_losses import LOSSES, PICKS, loss_call
-from .recorder_moves import FORGET, GROW, propagate
+from .recorder_moves import FORGET, GROW, carry_codes
 from .recorder_numbers import _replace
 from .recorder_steps import STEPS
-from .recorder_tensors import TABLE, any_tracked, code_array, codes_of, number_in, put, value_of
+from .recorder_tensors import (
+    TABLE,
+    any_tracked,
+    code_array,
+    number_in,
+    put,
+    scalar_value,
+    tensor_codes,
+)
 
 
-class Watch(TorchFunctionMode):
+class TensorWatch(TorchFunctionMode):
     """Follows every torch call of this thread."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -38,13 +46,13 @@ class Watch(TorchFunctionMode):
             STEPS[name](name, args, kwargs)
         tracked = bool(TABLE) and any_tracked(args, kwargs)
         tracked = tracked or number_in(args)
-        before = value_of(args[0]) if tracked and name in GROW else 0.0
+        before = scalar_value(args[0]) if tracked and name in GROW else 0.0
         out = func(*args, **kwargs)
         picks = name in LOSSES or name in PICKS or _foreign(func)
         if picks and loss_call(name, func, args, kwargs, out):
             return out
         if tracked:
-            return propagate(name, func, args, kwargs, out, before)
+            return carry_codes(name, func, args, kwargs, out, before)
         if name in FORGET or name == "copy_":
             put(args[0], None)
         return out
@@ -59,7 +67,7 @@ def _foreign(func: Any) -> bool:
 def _getter(func: Any, args: Any) -> Any:
     out = func(*args)
     if TABLE and isinstance(out, torch.Tensor) and isinstance(args[0], torch.Tensor):
-        codes = codes_of(args[0])
+        codes = tensor_codes(args[0])
         if codes is not None and out.numel() == codes.numel():
             put(out, codes if out.shape == codes.shape else codes.t())
     return out
@@ -67,7 +75,7 @@ def _getter(func: Any, args: Any) -> Any:
 
 def install(undo: list[Callable[[], None]]) -> None:
     """Start watching; wrap what does not reach the mode."""
-    watch = Watch()
+    watch = TensorWatch()
     watch.__enter__()
     undo.append(lambda: watch.__exit__(None, None, None))
     undo.append(TABLE.clear)
@@ -91,7 +99,7 @@ def _same(function: Callable[..., Any]) -> Callable[..., Any]:
     """A sum over ranks: each rank keeps its own part of the contributions."""
 
     def call(tensor: Any, *args: Any, **kwargs: Any) -> Any:
-        codes = codes_of(tensor)
+        codes = tensor_codes(tensor)
         out = function(tensor, *args, **kwargs)
         if codes is not None:
             put(tensor, codes)

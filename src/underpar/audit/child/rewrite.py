@@ -13,7 +13,7 @@ import operator
 import re
 from typing import Any
 
-from .shrink import FEWEST, LITERAL, Shrinker, number
+from .shrink import FEWEST, LITERAL, Shrinker, setting_number
 
 SAMPLE = 8
 """Batches in a sample of training tokens."""
@@ -26,15 +26,15 @@ _OPS: dict[type, Any] = {
 }  # fmt: skip
 
 
-def constant(node: ast.expr | None) -> Any:
+def literal_value(node: ast.expr | None) -> Any:
     """Value of a literal or of arithmetic on literals, else None."""
     if isinstance(node, ast.Constant):
         return node.value
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        value = constant(node.operand)
+        value = literal_value(node.operand)
         return -value if isinstance(value, int | float) else None
     if isinstance(node, ast.BinOp) and type(node.op) in _OPS:
-        left, right = constant(node.left), constant(node.right)
+        left, right = literal_value(node.left), literal_value(node.right)
         small = not isinstance(node.op, ast.Pow | ast.LShift) or (
             isinstance(right, int | float) and abs(right) <= 64
         )
@@ -44,7 +44,7 @@ def constant(node: ast.expr | None) -> Any:
             except (ArithmeticError, ValueError, TypeError):
                 return None
     if isinstance(node, ast.Call) and len(node.args) == 1 and _name(node.func) in _CASTS:
-        return constant(node.args[0])
+        return literal_value(node.args[0])
     return None
 
 
@@ -59,11 +59,11 @@ def defaults(tree: ast.AST) -> dict[str, Any]:
         name: Any = None
         value: Any = None
         if isinstance(node, ast.Call) and node.args:
-            name = constant(node.args[0])
+            name = literal_value(node.args[0])
             rest = [*node.args[1:], *(k.value for k in node.keywords)]
-            value = next((constant(a) for a in rest if constant(a) is not None), None)
+            value = next((literal_value(a) for a in rest if literal_value(a) is not None), None)
         elif isinstance(node, ast.Subscript):
-            name = constant(node.slice)
+            name = literal_value(node.slice)
         if isinstance(name, str) and re.fullmatch(r"[A-Z][A-Z0-9_]+", name):
             found[name] = found.get(name) if value is None else value
     return found
@@ -81,7 +81,7 @@ def literals(tree: ast.AST) -> dict[str, Any]:
         elif isinstance(node, ast.Call):
             names = [_option(node)]
             given = next((k.value for k in node.keywords if k.arg == "default"), None)
-        value = number(constant(given))
+        value = setting_number(literal_value(given))
         for name in (n.upper() for n in names):
             if value is not None and value >= FEWEST.get(name, 0) and LITERAL.fullmatch(name):
                 found.setdefault(name, value)
@@ -162,7 +162,7 @@ class Rewriter(ast.NodeTransformer):
 
     def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
         self.generic_visit(node)
-        if constant(node.slice) == 0:
+        if literal_value(node.slice) == 0:
             self._want_pair(node.value)
         return node
 
@@ -183,7 +183,7 @@ class Rewriter(ast.NodeTransformer):
 
     def visit_Dict(self, node: ast.Dict) -> ast.AST:
         self.generic_visit(node)
-        keys = [constant(k) for k in node.keys]
+        keys = [literal_value(k) for k in node.keys]
         node.values = [
             self._small(k, v) if isinstance(k, str) else v for k, v in zip(keys, node.values)
         ]
@@ -204,7 +204,7 @@ class Rewriter(ast.NodeTransformer):
     def _sample(self, node: ast.expr) -> ast.expr:
         """A literal number of tokens taken from the training stream: a few batches are enough."""
         most = SAMPLE * self.shrinker.sizes.train_tokens
-        value = constant(node)
+        value = literal_value(node)
         enough = not isinstance(value, int) or value <= most
         return node if enough else ast.copy_location(ast.Constant(most), node)
 
@@ -229,7 +229,7 @@ class Rewriter(ast.NodeTransformer):
         key = str(name).upper().lstrip("_")
         if isinstance(node, ast.List | ast.Tuple | ast.Set):
             return self._layers(key, node)
-        value = number(constant(node))
+        value = setting_number(literal_value(node))
         told = key in self.shrinker.sizes.environment
         if value is None or not (told or self._telling(key, value)):
             return node
@@ -244,7 +244,7 @@ class Rewriter(ast.NodeTransformer):
 
     def _layers(self, key: str, node: ast.List | ast.Tuple | ast.Set) -> ast.expr:
         """Literal layer numbers, each replaced by its counterpart."""
-        items = [constant(item) for item in node.elts]
+        items = [literal_value(item) for item in node.elts]
         known = self.shrinker.full_layers and key.endswith(("_LAYERS", "_BLOCKS"))
         if known and items and all(type(item) is int for item in items):
             small = self.shrinker.indices(key, items) or items

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Value = float
-Rule = Callable[["Shrinker", Value], Value]
+ShrinkRule = Callable[["Shrinker", Value], Value]
 LARGE_CHUNK = 2048
 """Chunks at least this long hold many windows; shorter ones are steps inside one document."""
 
@@ -61,7 +61,7 @@ class _Cap:
         return min(v, getattr(s.sizes, self.size))
 
 
-def _few(limit: int) -> Rule:
+def _few(limit: int) -> ShrinkRule:
     return lambda s, v: min(v, limit)
 
 
@@ -112,7 +112,7 @@ def _hidden(s: Shrinker, v: Value) -> Value:
     return min(v, 2 * s.sizes.width)
 
 
-_TABLE: tuple[tuple[str, Rule], ...] = (
+_TABLE: tuple[tuple[str, ShrinkRule], ...] = (
     # kept: they say how, not how much
     (r".*(NEWTON|NS|BACKEND)_?(SCHULZ)?_STEPS?|.*_ONLY_STEPS", _keep),
     # model
@@ -185,7 +185,7 @@ _INDICES = re.compile(r"\w*LAYERS?\w*|\w+_BLOCKS|(DEPTH_)?RECUR\w*")
 """Names of lists of layers."""
 
 
-def number(text: Any) -> Value | None:
+def setting_number(text: Any) -> Value | None:
     """The number that a setting's text stands for, or None."""
     if isinstance(text, bool) or text is None:
         return None
@@ -220,41 +220,42 @@ class Shrinker:
 
     def _fits(self, name: str, text: str) -> bool:
         """Whether a text taken from a log can be a value where the script's default is a number."""
-        plain = number(self.defaults.get(name)) is None
-        return plain or number(text) is not None or text in ("True", "False", "true", "false", "")
+        if setting_number(self.defaults.get(name)) is None:
+            return True
+        return setting_number(text) is not None or text in ("True", "False", "true", "false", "")
 
     def headline(self, name: str) -> Value | None:
         """Value that the headline run used: its environment, else the script's default."""
-        return number(self.environment.get(name, self.defaults.get(name)))
+        return setting_number(self.environment.get(name, self.defaults.get(name)))
 
     def value(self, name: str, v: Value) -> Value:
         """The tiny value for `name`, whose headline value is `v`."""
-        told = number(self.sizes.environment.get(name))
+        told = setting_number(self.sizes.environment.get(name))
         rule = None if v <= 0 else self._rule(name)
         small = told if told is not None else rule(self, v) if rule else v
         small = type(v)(small) if isinstance(v, int) else small
         self.seen[name] = Seen(v, small, getattr(rule, "size", None))
         return small
 
-    def _rule(self, name: str) -> Rule | None:
+    def _rule(self, name: str) -> ShrinkRule | None:
         return next((rule for pattern, rule in _RULES if pattern.fullmatch(name)), None)
 
     def setting(self, name: str) -> str | None:
         """Text for the environment variable `name`, or None to leave it as the script has it."""
         text = self.environment.get(name, self.defaults.get(name))
         if name in self.sizes.environment:
-            self.value(name, number(text) or 0)
+            self.value(name, setting_number(text) or 0)
             return self.sizes.environment[name]
         if text is None:
             return None
         if _MODES.fullmatch(name):
             # a mode that starts from a checkpoint, which is not shipped
-            return "0" if number(text) is not None else ""
+            return "0" if setting_number(text) is not None else ""
         if _OFF.fullmatch(name) and str(text) in ("1", "True", "true"):
             return "0"
         if isinstance(text, str) and _LIST.fullmatch(text):
             return self._list(name, text)
-        v = number(text)
+        v = setting_number(text)
         if v is None:
             return self.environment.get(name)
         small = self.value(name, v)

@@ -40,7 +40,7 @@ utilization temperature power_draw
 """
 
 
-class Event:
+class CudaEvent:
     """A CUDA event that is recorded when asked and measured by the script's own clock."""
 
     def __init__(self, *_args: Any, **_kwargs: Any) -> None:
@@ -49,7 +49,7 @@ class Event:
     def record(self, *_args: Any) -> None:
         self.at = time.perf_counter()
 
-    def elapsed_time(self, other: Event) -> float:
+    def elapsed_time(self, other: CudaEvent) -> float:
         """Milliseconds until `other`."""
         return (other.at - self.at) * 1000.0
 
@@ -61,14 +61,14 @@ class Event:
     def wait(self, *_args: Any) -> None: ...
 
 
-class Stream:
+class CudaStream:
     """A stream in which everything has already happened; also its own context manager."""
 
     cuda_stream = 0
 
     def __init__(self, *_args: Any, **_kwargs: Any) -> None: ...
 
-    def __enter__(self) -> Stream:
+    def __enter__(self) -> CudaStream:
         return self
 
     def __exit__(self, *_exc: Any) -> None: ...
@@ -82,8 +82,8 @@ class Stream:
     def query(self) -> bool:
         return True
 
-    def record_event(self, event: Event | None = None) -> Event:
-        event = event or Event()
+    def record_event(self, event: CudaEvent | None = None) -> CudaEvent:
+        event = event or CudaEvent()
         event.record()
         return event
 
@@ -114,8 +114,8 @@ def _answers() -> dict[str, Any]:
     def zero(*_args: Any, **_kwargs: Any) -> int:
         return 0
 
-    def stream(*_args: Any, **_kwargs: Any) -> Stream:
-        return Stream()
+    def stream(*_args: Any, **_kwargs: Any) -> CudaStream:
+        return CudaStream()
 
     answers: dict[str, Any] = dict.fromkeys(_IDLE.split(), nothing)
     answers |= dict.fromkeys(_ZERO.split(), zero)
@@ -138,8 +138,8 @@ def _answers() -> dict[str, Any]:
         "default_stream": stream,
         "stream": stream,
         "device": stream,
-        "Stream": Stream,
-        "Event": Event,
+        "Stream": CudaStream,
+        "Event": CudaEvent,
         "GradScaler": Scaler,
     }
 

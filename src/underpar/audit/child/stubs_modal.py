@@ -46,7 +46,7 @@ class App(_Anything):
         return keep
 
 
-def run() -> None:
+def run_entrypoint() -> None:
     """Start the entrypoint of the application, if the script made one."""
     for function in _ENTRYPOINTS[:1]:
         hits.hit("modal")

@@ -26,7 +26,7 @@ _PATIENCE = 50_000
 _real_sleep = time.sleep
 
 
-class Clock:
+class VirtualClock:
     """Seconds that pass with readings and optimizer steps."""
 
     def __init__(self, budget: float, steps: int) -> None:
@@ -60,9 +60,9 @@ class Clock:
         _real_sleep(min(0.002, max(0.0, float(seconds))))
 
 
-def install(budget: float, steps: int) -> Clock:
+def install(budget: float, steps: int) -> VirtualClock:
     """Replace the clocks of `time`; code that imported them earlier keeps the real ones."""
-    clock = Clock(budget, steps)
+    clock = VirtualClock(budget, steps)
     torch.optim.lr_scheduler  # noqa: B018  (imported while the clock is still the real one)
     register_optimizer_step_post_hook(clock.after_step)
     swap(

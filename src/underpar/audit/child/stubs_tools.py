@@ -69,7 +69,7 @@ class Quiet:
     __mul__ = __rmul__ = __add__ = __radd__ = __truediv__
 
 
-class Bar(Quiet):
+class ProgressBar(Quiet):
     """A progress bar: the iterable itself, with the bar's methods."""
 
     def __init__(self, iterable: Any = (), *_args: Any, **_kwargs: Any) -> None:
@@ -131,7 +131,7 @@ def module(name: str) -> types.ModuleType | None:
     top = name.partition(".")[0]
     if top == "tqdm":
         made: Any = types.ModuleType(name)
-        made.tqdm, made.trange = Bar, lambda *args, **_k: Bar(range(*args))
+        made.tqdm, made.trange = ProgressBar, lambda *args, **_k: ProgressBar(range(*args))
     elif top in _FILTERS:
         made = _Filters(name)
     elif top in _QUIET | _DISTANT:
