@@ -1,7 +1,7 @@
 # Every target creates .venv itself when it is missing.
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS ?= demo,data,bench,dev
+EXTRAS ?= demo,data,bench,ship,dev
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow check format bench clean

@@ -106,14 +106,12 @@ def test_our_submission_is_clean(three: list[Run], tmp_path: Path) -> None:
 
 
 #: A second pass over the stream with what the first has taught the model, in books of its own.
-ENDS = "        steps = self.adapter.steps if self.adapter else 0\n"
+ENDS = "        return finished(stage, [stream], bar, spec, adapter, total)\n"
 AGAIN = """\
-        for lane in self.lanes:
-            old = lane.ledger
-            lane.ledger = Ledger(old._tokens, old._byte_lengths, old._vocab_size)
-        for index, parts in in_step(plans, size):
-            for lane, chunk in parts.items():
-                self._score(self.lanes[lane], chunk)
+        old = stream.ledger
+        stream.ledger = Ledger(old._tokens, old._byte_lengths, old._vocab_size)
+        for chunk in stream.plan.chunks(size):
+            stream.score_chunk(chunk, predictor, spec.window_batch, bar)
 """
 
 
