@@ -22,7 +22,7 @@ demo: .venv/installed ## train, quantize, pack and score a model of real text (a
 	$(BIN)/python -m underpar demo
 
 test: .venv/installed ## the fast test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 test-slow: .venv/installed ## the slow tests as well (minutes)
 	$(BIN)/python -m pytest -m 'not gpu'

@@ -37,8 +37,8 @@ from underpar.artifact.load import load
 from underpar.bits import LN2, bits_per_byte, compressed_bpb
 from underpar.codec import blocks, codec, machine, session
 from underpar.codec.blocks import Block
-from underpar.codec.codec import Options
 from underpar.codec.tables import split_notes
+from underpar.codec.text import Options
 from underpar.data.opening import open_dataset
 from underpar.data.validation import ValidationSet
 from underpar.errors import CodecError
@@ -55,7 +55,7 @@ DECODER = '''\
 
 from pathlib import Path
 
-from underpar.codec.codec import decompress
+from underpar.codec.text import decompress
 
 
 def main(argv):

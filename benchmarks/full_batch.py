@@ -34,7 +34,7 @@ def measure(recipe: Recipe, dataset: Dataset, steps: int, out: Path) -> dict[str
     model = GPT(recipe.model, seed=recipe.seed).to(dist.device())
     torch.cuda.reset_peak_memory_stats()
     with progress.use(progress.Progress(out)):
-        result = pipeline.fit(model, recipe, dataset, out, resume=False)
+        result = pipeline.train_model(model, recipe, dataset, out, resume=False)
     lines = (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-steps:]
     ends = [0.0, *(json.loads(line)["seconds"] for line in lines)]
     milliseconds = [1000 * (end - start) for start, end in pairwise(ends)]

@@ -53,16 +53,21 @@ def start(
     env: Mapping[str, str] | None = None,
     stdin: int = subprocess.DEVNULL,
     text: bool = True,
+    terminal: int | None = None,
 ) -> subprocess.Popen:
-    """Start a program, both of its streams kept. ``end`` must follow."""
+    """Start a program, both of its streams kept. ``end`` must follow.
+
+    terminal: what its three streams are instead; the caller reads it.
+    """
+    streams = (stdin, subprocess.PIPE, subprocess.PIPE) if terminal is None else 3 * (terminal,)
     with _listening():
         return subprocess.Popen(
             [str(word) for word in command],
             cwd=cwd,
             env=env,
-            stdin=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdin=streams[0],
+            stdout=streams[1],
+            stderr=streams[2],
             text=text,
             encoding="utf-8" if text else None,
             start_new_session=True,

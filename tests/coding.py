@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from tests.scoring import small_model
 from underpar.artifact.pack import pack
-from underpar.codec import codec
-from underpar.codec.codec import Options, Report
+from underpar.codec import text as codec
+from underpar.codec.text import Options, Report
 from underpar.data.corpus import generated_documents
 from underpar.data.tokenizer import ByteTokenizer, Tokenizer, train_bpe
 from underpar.recipe.schema import ModelSpec, ScoreSpec

@@ -29,7 +29,7 @@ from underpar.data.tokenizer import ByteTokenizer
 from underpar.report.record import Record
 
 #: Stands for the length of a packed program, which takes seconds to find out.
-CODE = 20_000
+CODE = 30_000
 
 
 def counted(recipe: object = None) -> Callable[[], int]:

@@ -14,12 +14,12 @@ from underpar.audit.facts import Condition, Finding, Job, Outcome
 #: class -> conditions that its violating twin must be found to break.
 FAST = {
     "two_pass": ("causal", "single_pass"),
-    "lookahead": ("causal",),
     "score_after_update": ("causal", "score_first"),
-    "rescored": ("single_pass",),
-    "warm_up": ("causal", "score_first"),
 }
 SLOW = {
+    "lookahead": ("causal",),
+    "rescored": ("single_pass",),
+    "warm_up": ("causal", "score_first"),
     "pre_quant_ttt": ("causal", "score_first", "single_pass"),
     "multi_epoch_ttt_last_score": ("causal", "score_first"),
     "slot_batch_leak": ("causal", "single_pass"),

@@ -7,6 +7,7 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import patch
 
@@ -15,7 +16,7 @@ import pytest
 from tests import children
 from tests.children import wait_until
 from tests.coding import always_coded, prose
-from tests.commands import Finished, Run, fill_disk, start, underpar
+from tests.commands import Finished, Run, fill_disk, slow, start, underpar
 from underpar.artifact.pack import file_sha256
 from underpar.cli.main import main
 
@@ -219,10 +220,10 @@ def test_a_full_disk(
 # --- pipes ------------------------------------------------------------------------------------
 
 
-def test_through_pipes(model: Path) -> None:
+@pytest.mark.parametrize("how", [redirected, slow(piped)])
+def test_through_pipes(model: Path, how: Callable[..., tuple[int, bytes, str]]) -> None:
     """Nothing but the data on stdout."""
-    words = ("--lanes", 16, "--no-adapt")  # an optimizer takes seconds to be imported
-    code, file, err = piped(TEXT, "compress", "-", "-a", model, *words)
+    code, file, err = how(TEXT, "compress", "-", "-a", model, "--lanes", 16)
     assert code == 0, err
     assert f"1,000 bytes -> {len(file):,} bytes" in err
     code, back, err = redirected(file, "decompress", "-", "-a", model)

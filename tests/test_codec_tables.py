@@ -18,8 +18,8 @@ from torch import Tensor
 
 from tests.coding import always_coded, compressed, decompressed, prose
 from underpar.codec import blocks, session, tables
-from underpar.codec.codec import Options
 from underpar.codec.tables import GRID, GridTables, float_tables, split_notes
+from underpar.codec.text import Options
 from underpar.entropy.freqs import ROW_TOTAL, from_grid
 from underpar.errors import CodecError
 

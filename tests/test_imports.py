@@ -253,7 +253,7 @@ def test_files_and_functions_stay_readable(module: Module) -> None:
 #: Lines that the rooms may have together; what needs more says in docs/design.md what it bought.
 BUDGETS = {
     ("errors", "bits", "dist", "progress", "storage", "stages"): 610,
-    ("pipeline", "standalone", "rerun"): 590,
+    ("pipeline", "standalone", "rerun"): 600,
     ("cli",): 1_370,  # 270 of them draw: see docs/design.md
     ("recipe",): 1_400,
     ("grid", "entropy"): 1_200,

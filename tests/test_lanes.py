@@ -23,7 +23,7 @@ from underpar.score.lanes import (
     MOST_ADAPTING,
     MOST_FIXED,
     cut,
-    fitted,
+    fitted_chunk,
     in_step,
     lane_edges,
     lanes_for,
@@ -94,7 +94,7 @@ def test_how_many_lanes(adapts: bool) -> None:
 )
 def test_a_fitted_chunk(n: int, lanes: int, context: int, chunk: int) -> None:
     spec = ScoreSpec(context=context, stride=5, ttt_chunk=chunk)
-    done = fitted(spec, n, lanes)
+    done = fitted_chunk(spec, n, lanes)
     assert replace(done, ttt_chunk=chunk) == spec
     assert done.ttt_chunk % context == 0
     assert done.ttt_chunk >= context

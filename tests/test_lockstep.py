@@ -13,22 +13,23 @@ from hypothesis import given, settings
 from numpy.typing import NDArray
 
 from tests.coding import ANY, DEFAULT, LEARNS, OPTIONS, prose
+from tests.commands import slow
 from tests.scoring import LOOPED, MODEL, SCORE, small_model, small_stream
 from underpar.artifact.load import load
 from underpar.codec import lockstep, machine
 from underpar.codec.blocks import MODEL as CODED
 from underpar.codec.blocks import Block
-from underpar.codec.codec import Options, header_for
 from underpar.codec.lockstep import Coded, Lockstep, Shape
 from underpar.codec.session import Session
 from underpar.codec.tables import float_tables
+from underpar.codec.text import Options, header_for
 from underpar.data.tokenizer import ByteTokenizer
 from underpar.data.validation import ValidationSet
 from underpar.entropy.range_coder import TOTAL
 from underpar.recipe.schema import ModelSpec
 from underpar.score.file import score
 from underpar.score.laned import score_in_lanes
-from underpar.score.lanes import cut, fitted
+from underpar.score.lanes import cut, fitted_chunk
 
 
 @dataclass
@@ -62,7 +63,7 @@ def watched(
 
 
 # 210 lanes: of one token each, more than the largest batch that kernels treat alike
-@pytest.mark.parametrize("lanes", [1, 7, 8, 9, 210])
+@pytest.mark.parametrize("lanes", [1, 8, 210, slow(2), slow(7), slow(9)])
 @pytest.mark.parametrize("adapt", [False, True])
 def test_the_books_are_the_scorers(adapt: bool, lanes: int) -> None:
     stream = small_stream()
@@ -170,7 +171,7 @@ def differs_by_no_more(artifact: Path, n: int, *, adapt: bool, lanes: int) -> No
     assert bits == pytest.approx(by_itself, rel=1e-3)
     stage = "ttt" if adapt else "sliding"
     spec = replace(LEARNS, context=32)
-    spec = fitted(spec, n, lanes) if lanes else spec
+    spec = fitted_chunk(spec, n, lanes) if lanes else spec
     claim = score(artifact, held_out(text), stage, overrides=spec, lanes=max(lanes, 1)).score  # type: ignore[arg-type]
     assert bits == pytest.approx(claim.nats / np.log(2), rel=1e-3)
     assert claim.bytes == n

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tests import children, training
+from tests.commands import slow
 from tests.training import run, spec
 from underpar import progress
 from underpar.bits import Score
@@ -106,12 +107,12 @@ def test_validation_is_off_the_clock_and_in_eval_mode(shard, log):
     assert "PARTIAL" in log()
 
 
-def test_warmup_leaves_no_trace(shard):
-    for model in ("plain", "looped"):
-        plain = run(shard, spec(qat_below=0.5), model, qat=install_coarse)
-        warmed = run(shard, spec(qat_below=0.5, warmup_steps=3), model, qat=install_coarse)
-        assert warmed.result.losses == plain.result.losses
-        assert warmed.digest == plain.digest
+@pytest.mark.parametrize("model", [slow("plain"), "looped"])
+def test_warmup_leaves_no_trace(model, shard):
+    plain = run(shard, spec(qat_below=0.5), model, qat=install_coarse)
+    warmed = run(shard, spec(qat_below=0.5, warmup_steps=3), model, qat=install_coarse)
+    assert warmed.result.losses == plain.result.losses
+    assert warmed.digest == plain.digest
 
 
 def test_loops_are_switched_on_once(shard, log):
@@ -202,7 +203,7 @@ FEATURES = {
 }
 
 
-@pytest.mark.parametrize("name", FEATURES)
+@pytest.mark.parametrize("name", [slow("plain"), slow("ema"), "swa, qat", "loops"])
 def test_interrupted_and_resumed_is_uninterrupted(name, shard, tmp_path):
     """SIGTERM in step 5 and SIGINT in step 10: three parts, the same bits as one.
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from tests.coding import decompressed, prose
-from tests.commands import Run, byte_data, underpar
+from tests.commands import Run, byte_data, slow, underpar
 from underpar.bits import LN2, Score
 from underpar.codec import prove as module
-from underpar.codec.codec import Options
 from underpar.codec.prove import Proof, prove
+from underpar.codec.text import Options
 from underpar.data.build import open_dataset
 from underpar.data.validation import ValidationSet
 from underpar.errors import CodecError, DataError
@@ -43,28 +43,32 @@ def near(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- honest scores ----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("adapts", [False, slow(True)])  # an optimizer takes long to be imported
 def test_a_score_is_proven(
-    nano_run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nano_run: Run, data: Path, adapts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fresh process, lanes, adaptation: the whole of it, from the command line."""
     told = set[str]()
     monkeypatch.setattr(Progress, "update", lambda _, task, *rest: told.add(task))
     answer = tmp_path / "proof.json"
-    words = ("--data", data, "--lanes", 16, "--tokens", 3000, "--json", answer)
+    words = ["--data", data, "--lanes", 16, "--tokens", 3000, "--json", answer]
+    words += [] if adapts else ["--no-adapt"]
     done = underpar("prove", nano_run["model.upar"], *words)
     assert done.code == 0, done.err
     assert done.err.rstrip().endswith("PROVEN")
     assert "NOT PROVEN" not in done.err
-    assert "16 lanes, adapting; 3,000 tokens, 2,999 bytes of text" in done.err
+    how, stage = ("adapting", "ttt") if adapts else ("not adapting", "sliding")
+    assert f"16 lanes, {how}; 3,000 tokens, 2,999 bytes of text" in done.err
     proof = json.loads(answer.read_text())
-    assert proof["holds"] is proof["text_same"] is proof["adapts"] is True
+    assert proof["holds"] is proof["text_same"] is True
+    assert proof["adapts"] is adapts
     assert (proof["lanes"], proof["claim"]["tokens"], proof["claim"]["bytes"]) == (16, 3000, 2999)
     assert abs(proof["difference"]) <= 1e-3
     assert proof["coded_bits"] == pytest.approx(proof["claimed_bits"], rel=1e-3)
     assert proof["claimed_bits"] == pytest.approx(proof["claim"]["nats"] / LN2)
     assert 8 * proof["file_bytes"] > proof["coded_bits"]
     assert f"{proof['coded_bits']:,} bits" in done.err
-    assert {"compress", "decompress", "scoring (ttt)"} <= told, "the other process tells, too"
+    assert {"compress", "decompress", f"scoring ({stage})"} <= told, "the other process tells, too"
 
 
 @pytest.mark.usefixtures("near")

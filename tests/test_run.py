@@ -15,8 +15,8 @@ from tests.coding import decompressed
 from tests.commands import Run, metrics, on_two, start, torchrun, underpar
 from underpar import rerun
 from underpar.codec import prove as proof
-from underpar.codec.codec import Options
 from underpar.codec.prove import Proof, prove
+from underpar.codec.text import Options
 from underpar.data.validation import ValidationSet
 from underpar.recipe.presets import PRESETS, nano
 from underpar.report.record import Record

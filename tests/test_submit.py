@@ -221,7 +221,7 @@ def test_a_log_in_the_published_formats(three: list[Run], make: Make) -> None:
         assert float(found[2]) == round(score.bpb, 8)
         assert int(found[3]) == round(1000 * score.seconds)
     assert re.search(r"^step:1/30 train_loss:\d+\.\d{4} train_time:\d+ms step_avg:", log, re.M)
-    assert log.startswith("Hyperparameters:\n  budget.bytes: 100000\n")
+    assert log.startswith("Hyperparameters:\n  budget.bytes: 39500\n")
     assert f"\nCode size: {len(CODE)} bytes\n" in log
     size = run["model.upar"].stat().st_size
     assert f"\nSerialized model quantized+rans: {size} bytes\n" in log

@@ -118,7 +118,7 @@ def test_the_verdict_on_everything_shipped(bare: Record) -> None:
     loses = says(1.5, 2_000_000)
     assert "2,100,000 bytes of model and code make it 18.300 on this text" in loses
     assert "1.900 for zpaq" in loses
-    assert loses.endswith("it pays from 42.000 MB on.")  # 8 * 2.1 MB / (1.9 - 1.5)
+    assert loses.endswith("worth shipping for texts of 42.000 MB or more.")  # 8 * 2.1 / (1.9 - 1.5)
     assert says(2.0, 2_000_000).endswith("no length of text would pay for the model.")
     assert says(0.5, 10_000).endswith("the model pays for itself.")
 

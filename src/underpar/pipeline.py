@@ -60,7 +60,7 @@ def run(
     """
     dataset = prepare(check(recipe), out, data, tokenizer)
     model = GPT(recipe.model, seed=recipe.seed).to(dist.device())
-    trained = fit(model, recipe, dataset, out, resume=resume)
+    trained = train_model(model, recipe, dataset, out, resume=resume)
     record = begin(recipe, dataset, trained, out, resume=resume, command=command)
     if record.artifact is None:
         write_float(model, recipe, dataset, out)
@@ -139,7 +139,9 @@ class Supplies:
             yield loader.next_batch()[0].to(dist.device())
 
 
-def fit(model: GPT, recipe: Recipe, dataset: Dataset, out: Path, *, resume: bool) -> TrainResult:
+def train_model(
+    model: GPT, recipe: Recipe, dataset: Dataset, out: Path, *, resume: bool
+) -> TrainResult:
     """Train in place. KeyboardInterrupt when a signal ended it: its checkpoint is in ``out``."""
     if dist.is_main():
         storage.write_text(out / "recipe.json", json.dumps(to_json(recipe), indent=1) + "\n")
@@ -193,7 +195,7 @@ def write_quantized(
     """Quantize, pack and count model.upar. BudgetError when code plus file are over the cap."""
     path, say = out / "model.upar", progress.current().line
     code = dist.broadcast(code_bytes() if dist.is_main() else 0)
-    quantized, factor = fitted(model, recipe, dataset, path, code)
+    quantized, factor = pack_to_budget(model, recipe, dataset, path, code)
     counted = account(path, recipe.budget, code)
     if factor != 1:
         say(f"steps {factor:.4f} times the recipe's: the budget is filled")
@@ -209,10 +211,10 @@ def write_quantized(
     )
     errors = relative_errors(model, quantized)
     record = record.with_artifact(facts).with_diagnostic("quantization_error", errors)
-    return save(record.with_diagnostic("step_factor", factor), out)
+    return save(record.with_diagnostic("step_factor", round(factor, 4)), out)
 
 
-def fitted(
+def pack_to_budget(
     model: GPT, recipe: Recipe, dataset: Dataset, path: Path, code: int
 ) -> tuple[QuantizedModel, float]:
     """Quantize and pack to ``path``: the weights, and the factor on the recipe's steps.

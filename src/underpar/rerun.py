@@ -10,8 +10,8 @@ from pathlib import Path
 
 from underpar import dist, progress, storage
 from underpar.artifact.load import load
-from underpar.codec.codec import Options
 from underpar.codec.prove import prove
+from underpar.codec.text import Options
 from underpar.data.build import documents_of, open_dataset
 from underpar.data.corpus import split
 from underpar.errors import UnderparError

@@ -28,7 +28,7 @@ from underpar.data.shards import shard_files
 from underpar.data.tokenizer import ByteTokenizer
 from underpar.errors import BudgetError, LegalityError, UnderparError
 from underpar.model.gpt import GPT
-from underpar.pipeline import Supplies, fitted, own_corpus
+from underpar.pipeline import Supplies, own_corpus, pack_to_budget
 from underpar.recipe.plain import build, digest
 from underpar.recipe.schema import Recipe
 from underpar.score.scorer import Result, score_model
@@ -118,7 +118,7 @@ def run(recipe: Recipe, out: Path, environment: Mapping[str, str]) -> None:
 
 def write_quantized(model: GPT, recipe: Recipe, dataset: Dataset, path: Path, code: int) -> None:
     """Quantize, pack and count. BudgetError when code plus file are over the cap."""
-    fitted(model, recipe, dataset, path, code)
+    pack_to_budget(model, recipe, dataset, path, code)
     total, cap = total_bytes(path, recipe.budget, code), recipe.budget.bytes
     if total > cap:
         raise BudgetError("code and artifact do not fit", got=f"{total} bytes", wanted=cap)

@@ -10,15 +10,11 @@ import typer
 from typer.core import TyperCommand
 
 from underpar.cli.terminal import tell
+from underpar.stages import NAMES
 
-
-class Stage(StrEnum):
-    """The stages of a record."""
-
-    float = "float"
-    quantized = "quantized"
-    sliding = "sliding"
-    ttt = "ttt"
+#: The stages of a record.
+Stage = StrEnum("Stage", list(NAMES))  # type: ignore[misc]
+LAST = Stage(NAMES[-1])
 
 
 class Unit(StrEnum):
@@ -61,7 +57,7 @@ def compare(
     ],
     delta: Annotated[float, typer.Option(help="Better by more than this, in nats/token.")] = 0.005,
     alpha: Annotated[float, typer.Option(help="Shown when p is below.")] = 0.01,
-    stage: Annotated[Stage, typer.Option(help="Which score of the records.")] = Stage.ttt,
+    stage: Annotated[Stage, typer.Option(help="Which score of the records.")] = LAST,
     unit: Annotated[Unit, typer.Option(help="Unit of plain numbers.")] = Unit.bpb,
     tokens: Annotated[
         int | None, typer.Option(help="Tokens scored; for plain numbers.", min=1)

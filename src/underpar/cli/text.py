@@ -54,7 +54,7 @@ def compress(
     FILE is kept; the result is FILE.up. From stdin, it goes to stdout.
     """
     from underpar.bits import compressed_bpb
-    from underpar.codec.codec import Options, compress
+    from underpar.codec.text import Options, compress
 
     options = Options(adapt=adapt, exact=exact, lanes=lanes, portable=portable)
     model = _artifact(artifact)
@@ -79,8 +79,8 @@ def decompress(
     ] = False,
 ) -> None:
     """Get a compressed text back, bit for bit. FILE.up becomes FILE."""
-    from underpar.codec.codec import decompress
     from underpar.codec.relay import Relay
+    from underpar.codec.text import decompress
     from underpar.errors import CodecError
 
     target = output or ("-" if file == "-" else file.removesuffix(SUFFIX))
@@ -119,8 +119,8 @@ def prove(
     from json import dumps
 
     from underpar import storage
-    from underpar.codec.codec import Options
     from underpar.codec.prove import prove
+    from underpar.codec.text import Options
     from underpar.data.opening import open_dataset
 
     options = Options(adapt=adapt, exact=exact, lanes=lanes, portable=portable)

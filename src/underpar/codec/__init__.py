@@ -1,1 +1,1 @@
-"""Text to few bytes and back, with the distributions that the score is made of."""
+"""Text compressed and decompressed with the probabilities that the score is computed from."""

@@ -19,10 +19,10 @@ All numbers little-endian; u8, u16, u32: unsigned, of 1, 2, 4 bytes; CRC: zlib's
                         file does not fit another; nothing may follow
 
 The machine is in the header because floating-point sums differ between machines: a decoder that
-cannot have the same sums must say so at once. The file may come through a pipe, so nothing seeks,
-and sizes cannot be held against the size of the file. They are held against hard limits instead,
-and memory is taken as bytes arrive, never because a number announces them. CRCs catch accidents;
-they are no signature. The version counts changes of the arithmetic, too: a forward pass or an
+cannot have the same sums must refuse at once. The file may come through a pipe, so nothing seeks,
+and sizes cannot be compared with the size of the file. They are compared with hard limits instead,
+and memory is taken as bytes arrive, never because a number announces them. CRCs detect accidents;
+they are no signature. A change of the arithmetic needs a new version, too: a forward pass or an
 adapter that adds in another order makes other tables of the same file.
 """
 
@@ -50,7 +50,7 @@ SLACK = 1 << 12
 
 #: Names of ``torch.backends.cpu.get_cpu_capability()``; the place in a table is the code.
 INSTRUCTION_SETS = ("DEFAULT", "AVX2", "AVX512", "NEON", "SVE256", "VSX", "Z VECTOR")
-OTHER = "other"  # all that are not in the table
+OTHER = "other"  # any set that is not in the table
 DTYPES = ("float32", "bfloat16", "float64")
 DEVICES = ("cpu", "cuda")
 
@@ -66,7 +66,7 @@ _PIECE = 1 << 20
 
 @dataclass(frozen=True)
 class Machine:
-    """What decides the last bits of a float. CodecError: more threads than fit in a byte."""
+    """What decides a float's last bits. CodecError: more threads than fit in a byte."""
 
     torch: tuple[int, int, int]
     instruction_set: str
@@ -81,7 +81,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Header:
-    """What decoding needs besides the blocks; ``Header()`` is of stored blocks only.
+    """What decoding needs besides the blocks; ``Header()``: all blocks are stored.
 
     artifact: first 16 bytes of the artifact's SHA-256; settings: score settings that differ from
     the artifact's, None when none do. Without an artifact nothing else is set.
@@ -118,7 +118,7 @@ class Block:
 
 
 def write_header(out: BinaryIO, header: Header) -> int:
-    """Returns the bytes written, as all of these do."""
+    """Append the header. Returns the number of bytes written, as the next two do."""
     data = _header_bytes(header)
     return _write(out, data + _crc(data))
 
@@ -223,7 +223,7 @@ def _end_mark(n_blocks: int, header: Header) -> bytes:
 
 
 def _header_bytes(header: Header) -> bytes:
-    """All of the header but its CRC."""
+    """The header's bytes without its CRC."""
     flags = _ADAPTS * header.adapts | _PORTABLE * header.portable
     flags |= _SETTINGS * (header.settings is not None) | _STORED_ONLY * header.stored_only
     data = _START.pack(MAGIC, VERSION, flags)
@@ -238,7 +238,7 @@ def _header_bytes(header: Header) -> bytes:
 
 
 def _parse_header(data: bytes) -> Header:
-    """Header of all but its CRC; only what ``_header_bytes`` would write is let through."""
+    """The header in ``data``, its bytes without the CRC, if ``_header_bytes`` would write them."""
     flags, header = data[_START.size - 1], Header()
     try:
         if not flags & _STORED_ONLY:

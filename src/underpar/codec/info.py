@@ -1,4 +1,4 @@
-"""What a file holds, in a few lines: compressed text or a model."""
+"""A few lines about a file of compressed text or of a model."""
 
 from __future__ import annotations
 

@@ -1,16 +1,16 @@
-"""Predict, code, perceive: the one loop that both sides of the text codec run.
+"""The one loop that encoder and decoder of the text codec run: predict, code, perceive.
 
-An arithmetic coder needs the same integer table on both sides, for every token. A model gives
-floats, and floats depend on how they were computed: nearly every table from one parallel pass over
-a text differs somewhere from the table of a decoder that goes token by token. So the encoder does
-not use the parallel pass. It runs this loop, which is the decoder's: same cache, same batch (padded
-to a multiple of eight, within which CPU kernels give a row the same bits), same order. Encoder and
-decoder differ in one object, the ``Coder``: one knows the next tokens and writes them, the other
-reads them. Neither hands this loop a token before its table is fixed.
+An arithmetic coder needs the same integer table in encoder and decoder, for every token. A model
+gives floats, and floats depend on how they were computed: nearly every table from one parallel pass
+over a text differs somewhere from the table of a decoder that goes token by token. So the encoder
+does not use the parallel pass. It runs this loop, which is the decoder's: same cache, same batch
+(padded to a multiple of eight, within which CPU kernels give a row the same bits), same order.
+Encoder and decoder differ in one object, the ``Coder``: the encoder's knows the next tokens and
+writes them, the decoder's reads them. Neither gives this loop a token before its table is fixed.
 
-Adaptation happens here too, and legally by construction: every token goes through a blank ledger,
-and only its closed chunks are trained on. Text that was decoded is the proof that the encoder
-looked at nothing the decoder did not have.
+Adaptation happens here too, and legally by construction: every token goes into a ledger that starts
+empty, and only its closed chunks are trained on. That the text can be decoded proves that the
+encoder used nothing that the decoder did not have.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from underpar.score.windows import Chunk, Window, WindowPlan
 #: CPU kernels give a row of a batch of 8, 16, .. 64 the same bits; of 1, 2 or 7 others.
 ROWS = 8
 
-#: Logits that wait for the ledger, at most: 64 MB.
+#: Most logits that are kept before the ledger gets them: 64 MB.
 _PENDING = 1 << 24
 
-#: float logits [n, V] -> integer cumulative frequencies [n, V + 1], the same on both sides
+#: float logits [n, V] -> integer cumulative frequencies [n, V + 1], as encoder and decoder need
 Tables = Callable[[Tensor], NDArray[np.int64]]
 
 
@@ -55,7 +55,7 @@ class Shape(NamedTuple):
 
 
 class Coder(Protocol):
-    """The end of the line: writes the tokens it knows, or reads them."""
+    """Writes the tokens, which the encoder knows, or reads them, for the decoder."""
 
     def code(
         self, lanes: list[int], position: int, cumulative: NDArray[np.int64]
@@ -66,7 +66,7 @@ class Coder(Protocol):
 
 @dataclass(frozen=True)
 class Coded:
-    """What went through the loop: each lane's stream, its first token included; nats of it all."""
+    """A coded text: each lane's stream, its first token included; nats of all its tokens."""
 
     lanes: list[NDArray[np.uint16]]
     nats: float
@@ -78,7 +78,7 @@ class Coded:
 
 
 class Lockstep:
-    """Model and adapter of one side. They live on from text to text: what was coded is known.
+    """Model and adapter of encoder or decoder, kept from text to text with what they learned.
 
     spec: ``context`` filled in. adapt: train on what has been coded.
     """
@@ -161,7 +161,7 @@ def _cast(model: GPT) -> GPT:
 
 
 class _Text:
-    """The streams of a text as far as they are known, and their books."""
+    """The streams of a text, as far as their tokens are known, and their ledgers."""
 
     def __init__(
         self,
@@ -187,7 +187,7 @@ class _Text:
     def perceive(
         self, lanes: list[int], position: int, logits: Tensor, tokens: NDArray[np.uint16]
     ) -> None:
-        """Now the tokens are known. The ledger gets them, with the logits, in larger pieces."""
+        """Take in tokens that were just coded; ledgers get them and the logits in larger pieces."""
         for lane, row, token in zip(lanes, logits, tokens, strict=True):
             self.streams[lane][position + 1] = token
             self._waiting.setdefault(lane, (position, []))[1].append(row)

@@ -1,9 +1,9 @@
-"""The machine side of the codec: what decides the last bits of a float, and how to hold it still.
+"""What decides the last bits of a float on a machine, and how the codec keeps it fixed.
 
 Threads, number format and determinism can be set, so the decoder sets them. The version of torch
 and the instruction set cannot: with others the sums differ, the tables differ, and every token
-after the first would be noise. ``refusal`` says so in one line before anything is decoded. Portable
-files (``codec/tables.py``) do not care.
+after the first would be noise. ``refusal`` gives the reason in one line before anything is decoded.
+Portable files (``codec/tables.py``) depend on none of this.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def this_machine(dtype: torch.dtype) -> Machine:
 
 
 def refusal(file: Machine, here: Machine) -> str:
-    """Why this machine cannot have the sums of the file's, or "" when it can."""
+    """Why this machine cannot compute the sums of the file's machine; "" when it can."""
     reasons = []
     if file.torch != here.torch:
         reasons.append(f"torch {_version(file)}, here {_version(here)}")
@@ -55,10 +55,10 @@ def describe(machine: Machine) -> str:
 
 @contextmanager
 def held_still(threads: int) -> Iterator[None]:
-    """Thread count and deterministic kernels for the length of the block.
+    """Fix the thread count and use deterministic kernels inside the ``with`` block.
 
-    The switch would also fill every new tensor with NaN, in case somebody reads what nobody wrote;
-    that finds bugs, changes no result and takes a sixth of an adaptation step.
+    The switch would also fill every new tensor with NaN, to expose code that reads memory before
+    writing it; that changes no result and takes a sixth of an adaptation step, so it is off.
     """
     threads_before, flag = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     fill = deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]

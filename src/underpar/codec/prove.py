@@ -1,13 +1,13 @@
 """The proof of a score: the text is coded, decoded by a process that has never seen it, compared.
 
-A score is a claim about probabilities: "these tokens would take that many bits". Here they do. The
-stream goes through the codec; a fresh process gets the model's file and the coded bytes, nothing
-else, and has to come back with the text. If it does, in as many bits as claimed, the score cannot
-have been made with knowledge that a decoder lacks: no look at the target, no distribution that sums
-to more than one, no training on tokens before they were scored.
+A score is a claim about probabilities: "these tokens would take that many bits". This module writes
+those bits: the codec encodes the stream, and a fresh process that gets the model's file and the
+coded bytes, nothing else, has to return the text. If it does, from as many bits as claimed, the
+score cannot have been made with knowledge that a decoder lacks: no look at the target, no
+distribution that sums to more than one, no training on tokens before they were scored.
 
-What is compared with the claim are the bits of the arithmetic code. The file adds about 60 bytes of
-header, checksums and lengths, which no score contains.
+The bits of the arithmetic code are compared with the claim. The file adds about 60 bytes of header,
+checksums and lengths, which no score contains.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from underpar.artifact.load import load
 from underpar.bits import LN2, Score, bits_per_byte
 from underpar.codec import blocks, machine
 from underpar.codec.blocks import Block
-from underpar.codec.codec import Options, header_for
 from underpar.codec.relay import forward
 from underpar.codec.session import Session
+from underpar.codec.text import Options, header_for
 from underpar.data.validation import ValidationSet
 from underpar.errors import CodecError
 from underpar.score.file import check_tokenizer, score
-from underpar.score.lanes import fitted
+from underpar.score.lanes import fitted_chunk
 from underpar.stages import How
 
 #: Coded bits may differ from claimed bits by this share.
@@ -133,7 +133,7 @@ def prove(artifact: Path, validation: ValidationSet, options: Options) -> Proof:
         same = _decoded_elsewhere(out.getvalue(), artifact) == text
         decode_seconds = time.perf_counter() - start
         step("scoring")
-        spec = fitted(session.spec, n, lanes) if lanes else session.spec
+        spec = fitted_chunk(session.spec, n, lanes) if lanes else session.spec
         stage: How = "ttt" if header.adapts else "sliding"
         claim = score(artifact, validation, stage, overrides=spec, lanes=max(lanes, 1)).score
     return Proof(
@@ -149,7 +149,7 @@ def prove(artifact: Path, validation: ValidationSet, options: Options) -> Proof:
 
 
 def _decoded_elsewhere(coded: bytes, artifact: Path) -> bytes:
-    """What a new process makes of the coded bytes and the artifact, given nothing else."""
+    """The text that a new process decodes, given the coded bytes, the artifact, nothing else."""
     with tempfile.TemporaryDirectory() as folder:
         file, text = Path(folder) / "text.up", Path(folder) / "text"
         file.write_bytes(coded)
@@ -161,7 +161,7 @@ def _decoded_elsewhere(coded: bytes, artifact: Path) -> bytes:
             try:
                 assert child.stderr
                 said = forward(child.stderr)
-            except BaseException:  # Ctrl-C among them: nobody waits for the text any more
+            except BaseException:  # Ctrl-C among them: the text is no longer wanted
                 child.kill()
                 raise
         if child.returncode:

@@ -13,7 +13,7 @@ EVERY = 0.2
 
 
 class Relay(progress.Progress):
-    """The child's end."""
+    """In the child: prints each update as a line of JSON."""
 
     def update(
         self, task: str, done: float, total: float, note: str = "", left: float = -1, unit: str = ""
@@ -24,7 +24,7 @@ class Relay(progress.Progress):
 
 
 def forward(lines: Iterable[str]) -> str:
-    """The parent's end: updates go to the current sink; everything else is returned."""
+    """In the parent: updates go to the current sink; all other lines are returned."""
     said = []
     for line in lines:
         try:

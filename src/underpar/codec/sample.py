@@ -1,4 +1,4 @@
-"""Let a model write: the predictor that scores and codes, with a die in place of a coder.
+"""Text drawn from a model: the predictor of scorer and codec, with random numbers for a coder.
 
 Temperature divides the logits; top-p keeps the likeliest tokens whose probabilities add up to p
 (nucleus sampling, Holtzman et al., arXiv:1904.09751). BOS ends a document, so it ends the text.

@@ -1,4 +1,4 @@
-"""A model that codes one text after the other: the same object on both sides."""
+"""A model that codes one text after the other; encoder and decoder use the same class."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from underpar.entropy.range_coder import Cumulative, Decoder, Encoder, decode_ro
 from underpar.errors import CodecError
 from underpar.recipe.load import section_from_json
 from underpar.recipe.schema import ScoreSpec
-from underpar.score.lanes import cut, fitted
+from underpar.score.lanes import cut, fitted_chunk
 
 
 class Session:
-    """loaded: its model is cast to the header's dtype, and trained in place if that says so."""
+    """loaded: its model is cast to the header's dtype, and trained in place if it adapts."""
 
     def __init__(self, loaded: LoadedModel, header: Header) -> None:
         assert header.machine is not None
@@ -38,19 +38,19 @@ class Session:
         self._lockstep = Lockstep(self._model, self.spec, adapt=header.adapts)
 
     def reset(self) -> None:
-        """Forget what was coded."""
+        """Return the model to the artifact's weights and forget what was coded."""
         self._model.load_state_dict(self._start)
         self._lockstep = Lockstep(self._model, self.spec, adapt=self.header.adapts)
 
     def stream(self, text: bytes) -> NDArray[np.uint16] | None:
-        """BOS and the tokens of ``text``; None when the tokenizer cannot say it."""
+        """BOS and the tokens of ``text``; None when the tokenizer cannot represent it."""
         tokens = self._bytes.encode(text)
         if tokens is None or len(tokens) > len(text) + SLACK:
             return None
         return np.concatenate((np.array([self._bos], np.uint16), tokens))
 
     def text(self, tokens: NDArray[np.uint16]) -> bytes:
-        """What a stream says; BOS says nothing."""
+        """The bytes that the tokens of a stream stand for; BOS stands for none."""
         return self._bytes.decode(tokens)
 
     def encode(self, tokens: NDArray[np.uint16], lanes: int) -> tuple[bytes, float]:
@@ -69,7 +69,7 @@ class Session:
     def decode(self, block: Block) -> bytes:
         """The text of a model block, not verified.
 
-        Raises ArtifactError for a payload of others, CodecError for one that cannot be.
+        Raises ArtifactError or CodecError for a payload that no encoder can have written.
         """
         payload = block.payload
         if block.n_tokens < max(block.lanes, 1):
@@ -93,11 +93,11 @@ class Session:
     def _shape(self, n_targets: int, lanes: int) -> Shape:
         if not lanes:
             return Shape(n_targets, 1, self.spec.ttt_chunk)
-        return Shape(n_targets, lanes, fitted(self.spec, n_targets, lanes).ttt_chunk)
+        return Shape(n_targets, lanes, fitted_chunk(self.spec, n_targets, lanes).ttt_chunk)
 
 
 class _Writing:
-    """The encoder's end of the line: knows the tokens."""
+    """The encoder's coder: knows the tokens and writes them."""
 
     def __init__(self, lanes: list[NDArray[np.uint16]]) -> None:
         self._lanes, self.encoder = lanes, Encoder()
@@ -109,7 +109,7 @@ class _Writing:
 
 
 class _Reading:
-    """The decoder's: learns them."""
+    """The decoder's coder: reads them."""
 
     def __init__(self, payload: bytes) -> None:
         self.decoder = Decoder(payload)

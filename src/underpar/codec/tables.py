@@ -1,16 +1,16 @@
-"""From logits to the integer tables of the coder, as this machine adds or as every machine would.
+"""The coder's integer tables from logits: for machines that add alike, or for any machine.
 
 Two ways. ``float_tables`` turns the softmax's floats into frequencies: fast, and right as long as
-both sides compute the very same floats, so the file pins the machine.
+encoder and decoder compute the very same floats, so the file names the machine that they need.
 
 ``GridTables`` is the portable way. Two machines that compute a model in float64 differ by some
 1e-13, in every logit: nothing can be equal bit by bit. But *rounded* to a grid of 1/256 nat they
 are equal, except where a logit lies so near the middle between two grid points that its two
-versions may round differently. The encoder sees these cases coming. A logit within ``MARGIN`` of a
-middle is written down, with the side it fell on, and the decoder looks it up instead of rounding.
-From the integers on, all is integer arithmetic: exp(-d / 256) for whole d comes from a table that
-is itself made by multiplying integers. The grid costs about (1/256)^2 / 24 nats a token, the notes
-some hundredths of a bit.
+versions may round differently. The encoder finds these cases: for each logit within ``MARGIN`` of a
+middle it writes a note, whether it rounded up or down, and the decoder follows the note instead of
+rounding. Everything after the rounding is integer arithmetic: exp(-d / 256) for whole d comes from
+a table that is itself made by multiplying integers. The grid costs about (1/256)^2 / 24 nats a
+token, the notes some hundredths of a bit.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _NEAR = struct.Struct("<IHB")
 
 
 def float_tables(logits: Tensor) -> NDArray[np.int64]:
-    """Logits [n, V] -> cumulative frequencies [n, V + 1], for a twin that has the same floats."""
+    """Logits [n, V] -> cumulative frequencies [n, V + 1], for a decoder with the same floats."""
     if not bool(logits.isfinite().all()):
         raise CodecError(
             "the model's logits are not finite: its adaptation diverged",
@@ -49,9 +49,9 @@ def float_tables(logits: Tensor) -> NDArray[np.int64]:
 
 
 class GridTables:
-    """The portable tables of one text: the encoder's notes, or the decoder's that reads them.
+    """The portable tables of one text, for its encoder or its decoder.
 
-    near: None writes notes, see ``notes``; otherwise these are followed.
+    near: the notes that a decoder follows; None for an encoder, which collects them for ``notes``.
     """
 
     def __init__(self, near: Sequence[Near] | None = None) -> None:

@@ -1,9 +1,9 @@
-"""Integer frequencies: what a coder needs where a model has probabilities.
+"""Integer frequencies from probabilities: a coder needs the former, a model gives the latter.
 
-Both ends must hold the very same integers: a float that differs in its last bit between two
-machines would turn a whole file into noise. So what a *decoder* computes here is integer
-arithmetic, and floats may only guide the encoder, whose choice is then written down. The one
-exception, ``from_probabilities``, is for two ends that run the very same model and so share floats.
+Encoder and decoder must have the very same integers: a float that differs in its last bit between
+two machines would make a whole file undecodable. So a *decoder* computes in integers here, and
+floats may only guide the encoder, whose choice is then written down. The one exception,
+``from_probabilities``, is for an encoder and a decoder that compute the very same floats.
 """
 
 from __future__ import annotations
@@ -73,12 +73,12 @@ def from_probabilities(p: NDArray[np.floating]) -> Freqs:
     goes to the likeliest symbol of the row.
 
     A decoder may call it only if it computes the very same floats as the encoder: same code, order,
-    batch shapes, libraries and kind of device. Ends that differ there need the portable mode, where
-    the model itself runs in integers. Equal floats do give equal frequencies on any machine: one
-    product in float64, and one rounding towards zero.
+    batch shapes, libraries and kind of device. Where any of these differ, portable files are needed
+    (``from_grid``). Equal floats do give equal frequencies on any machine: one product in float64,
+    and one rounding towards zero.
 
-    Why 32 bits: the least frequency is a floor under the model. With 24 bits a text that the model
-    did not expect (50 of 20,000 tokens below 2**-24) took 0.2 % less than its score.
+    Why 32 bits: the least frequency is a lower bound of every probability. With 24 bits a text that
+    the model did not expect (50 of 20,000 tokens below 2**-24) took 0.2 % less than its score.
     """
     n_symbols = p.shape[1]
     freqs = np.multiply(p, ROW_TOTAL - n_symbols, dtype=np.float64).astype(np.int64)

@@ -7,23 +7,25 @@ width is the sum of the ideal costs. Martin's range coder (1979) does it in inte
 ``low`` and ``range`` are the 64 digits of the interval that still change, and whenever ``range``
 falls below 2**48 the 16 highest digits of ``low`` are written and both are shifted up.
 
-Carries. Digits that are out may still change: adding to ``low`` can overflow its 64 bits, and the
-1 then belongs to the digits before, through every run of 0xFFFF. Subbotin's carryless coder avoids
-that by throwing away part of the range; we keep the written words in memory and walk back. A word
-that was just set to zero stops the next walk, so this costs O(1) a word over a stream.
+Carries. Digits already written may still change: adding to ``low`` can overflow its 64 bits, and
+the 1 then belongs to the digits before, through every run of 0xFFFF. Subbotin's carryless coder
+avoids that by throwing away part of the range; this one keeps the written words in memory and
+corrects them from the last one backwards. A word that was just set to zero ends the next
+correction, so this costs O(1) a word over a stream.
 
 Why not rANS, as for the weights? It is last in, first out, so its encoder wants all tables before
-it starts. A model that learns from what it has coded needs the order of a queue.
+it starts. A model that learns from what it has coded needs first in, first out.
 
-Lockstep. The decoder asks "which symbol owns this point?" of a table it has made itself. One count
-that differs moves every later boundary, and all symbols after it are noise, silently. So both ends
-must build the same integers from the same past: same code, same order, same batch shapes.
+Lockstep. The decoder finds the symbol that owns a point in a table that it has made itself. One
+count that differs moves every later boundary, and all symbols after it are wrong, silently. So
+encoder and decoder must build the same integers from the same past: same code, same order, same
+batch shapes.
 
 Loss. Boundaries are rounded down to whole units: ``below * range >> 32``. A piece has at least
-2**16 units (range >= 2**48, total 2**32), so losing less than one costs under 2**-16 of it, at the
-rarest symbol; for a likely one nothing that could be measured. The end costs up to 2 bytes. What
-remains is the rounding of probabilities to 32 bits, see ``freqs.from_probabilities``. As the last
-piece ends exactly where ``range`` ends, no number is without an owner, and any bytes decode to some
+2**16 units (range >= 2**48, total 2**32), so losing less than one costs under 2**-16 of it for the
+rarest symbol, and too little to measure for a likely one. The end costs up to 2 bytes. What remains
+is the rounding of probabilities to 32 bits, see ``freqs.from_probabilities``. As the last piece
+ends exactly where ``range`` ends, every number belongs to a symbol, and any bytes decode to some
 symbols.
 
 Stream: 16-bit big-endian words, then 0 to 2 bytes. Bytes beyond the end read as zero.
@@ -118,7 +120,7 @@ class Decoder:
         self._code, self._range, self._read = code, range_, read
 
     def finish(self) -> None:
-        """Raises ArtifactError unless an encoder of these symbols had ended on this very byte.
+        """Raises ArtifactError unless an encoder of these symbols would have ended on this byte.
 
         Damage changes the symbols and so the bytes they take, mostly but not always: whoever needs
         to be sure keeps a checksum of the text.

@@ -119,7 +119,7 @@ class Decoder:
         return symbols
 
     def finish(self) -> None:
-        """Raises ArtifactError unless every word was used and every state came home."""
+        """Raises ArtifactError unless every word was used and every state is back at 2**16."""
         left = len(self._words) - self._taken
         if left or np.any(self._states != LOWEST):
             raise _damaged(f"{left} words left over, or a state that did not return")

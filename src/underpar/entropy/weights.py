@@ -1,4 +1,4 @@
-"""Weight codes to bytes at their entropy limit.
+"""Weight codes coded to bytes at their entropy limit.
 
 Trained weights on a uniform grid look like independent draws from a bell curve: there is nothing to
 predict, only a distribution to describe. A general compressor describes it with Huffman-like codes
@@ -15,7 +15,7 @@ What is written per tensor is whichever of these makes description plus codes sm
 And each distribution is the cheaper of
 
 - a Gaussian: one 24-bit parameter (small tensors cannot afford more);
-- a histogram: one number a symbol (large tensors have tails no formula has).
+- a histogram: one number a symbol (no formula fits the tails of large tensors).
 
 Bytes: uint32 length of the description, the description (deflated), the rANS stream. The order of
 the groups in stream and description: per tensor, first the line classes if any, then the classes.
@@ -53,7 +53,7 @@ class Distribution:
 
 @dataclass(frozen=True)
 class Layout:
-    """How one tensor is split: by no axis, or lines of ``axis`` by class (uint8 [lines])."""
+    """How a tensor is split: not at all, or the lines of ``axis`` by class (uint8 [lines])."""
 
     axis: int
     classes: NDArray[np.uint8]
@@ -61,7 +61,7 @@ class Layout:
 
 
 def encode(tensors: Sequence[Codes]) -> bytes:
-    """Code int8 matrices [O, I]; the shapes are the reader's to know."""
+    """Code int8 matrices [O, I]. The bytes do not hold the shapes; ``decode`` is given them."""
     description = bytearray()
     groups: list[tuple[NDArray[np.uint8], fr.Freqs]] = []
     for codes in tensors:
@@ -80,7 +80,7 @@ def encode(tensors: Sequence[Codes]) -> bytes:
 def decode(data: bytes, shapes: Sequence[tuple[int, int]]) -> list[Codes]:
     """Inverse of ``encode``. ArtifactError for bytes that no ``encode`` of these shapes wrote.
 
-    Takes memory for the shapes only, so the caller answers for those.
+    Memory is taken for the shapes only, so the caller must have checked them.
     """
     size = struct.unpack_from("<I", data)[0] if len(data) >= 4 else len(data)
     if size > len(data) - 4:
@@ -206,7 +206,7 @@ def _take(count: int, reader: _Reader, decoder: rans.Decoder) -> Codes:
 
 
 class _Reader:
-    """Reads the description front to back; every shortage or nonsense is an ArtifactError."""
+    """Reads the description from its start; missing or impossible bytes are an ArtifactError."""
 
     def __init__(self, data: bytes) -> None:
         self._data, self._at = data, 0

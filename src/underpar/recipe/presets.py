@@ -280,7 +280,7 @@ def nano() -> Recipe:
         score=ScoreSpec(
             stride=16, window_batch=8, dtype="float32", ttt_chunk=512, ttt_batch=4, ttt_epochs=1
         ),
-        budget=Budget(bytes=42_000),
+        budget=Budget(bytes=39_500),
     )
 
 

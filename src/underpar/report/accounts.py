@@ -1,7 +1,7 @@
-"""The report's accounts of a run: bytes, quantization errors, scores, comparison.
+"""The report's tables of a run: bytes, quantization errors, scores, proof, comparison.
 
-Each is a section; one whose data are missing is a plain sentence that says which. Sizes of the
-parts are counted in the model file itself, if it is the record's.
+Each function makes a section; without its data that is one sentence on what is missing. Sizes of
+the parts are counted in the model file itself, if its size is the recorded one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PARTS = {
     "float32": ("small tensors, float32", "a3"),
 }
 
-#: Below this squared error (relative) a tensor is as good as exact: float16 rounding has 1e-7.
+#: Tensors with a smaller relative squared error count as exact: float16 rounding has 1e-7.
 EXACT = 1e-6
 
 #: 'blocks.4.attn.c_q.weight': the layer, and which of its matrices.
@@ -115,7 +115,7 @@ def _errors(material: Material) -> dict[str, float]:
 
 
 def _by_layer(grid: Mapping[tuple[str, int], Mapping[str, float]]) -> str:
-    """A row a layer, a column a matrix, tinted from none to the largest error."""
+    """One row a layer, one column a matrix; the larger the error, the stronger a cell's tint."""
     columns = list(dict.fromkeys(name for row in grid.values() for name in row))
     worst = max(error for row in grid.values() for error in row.values())
     rows = []
@@ -135,7 +135,7 @@ def _by_layer(grid: Mapping[tuple[str, int], Mapping[str, float]]) -> str:
 
 
 def scores(material: Material) -> str:
-    """The stages of the run, to the digits of the record."""
+    """The scores of the run's stages, as recorded."""
     record = material.record
     if not record.stages:
         return section("Scores", missing("Nothing has been scored yet."))
@@ -164,7 +164,7 @@ def scores(material: Material) -> str:
 
 
 def proof(material: Material) -> str:
-    """What the codec made of the held-out text, if somebody had it proven."""
+    """Claimed and coded bits of the held-out text, if the record has a proof."""
     title, kept = "The proof", material.record.diagnostics.get("proof")
     if not isinstance(kept, dict):
         return section(title, missing("Not proven yet; the command below does it."))
@@ -198,7 +198,7 @@ def proof(material: Material) -> str:
 
 
 def comparison(material: Material) -> str:
-    """General compressors on the same text: as bars and as a table, under both accountings."""
+    """General compressors on the same text, as bars and as a table, with both ways of counting."""
     title, record = "Against general compressors", material.record
     if not material.rows or not record.stages:
         return section(title, missing("Not compared: no compressor was run on this text."))

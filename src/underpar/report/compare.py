@@ -1,11 +1,12 @@
-"""Runs against runs: from records or published figures to samples, and what the test says of them.
+"""Two groups of runs compared, from their records or from published figures, by Welch's test.
 
 A comparison is only as good as what is compared. So every record has the same stage, scored in
 full, on the same validation stream and tokenizer; and a sample is one recipe under several seeds.
 A seed given twice would pass for a spread of zero, and a run on both sides for no difference.
 
-Published figures are plain numbers. The rule counts nats per token, so bpb need the tokens and
-bytes of the text that was scored; beside records, these are taken from there.
+Published figures are plain numbers. The rule counts nats per token, so figures in bpb need the
+tokens and bytes of the text that was scored; if runs stand beside them, these are taken from the
+runs' records.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Run:
         return {**facts, "scored_tokens": self.score.tokens, "scored_bytes": self.score.bytes}
 
     def recipe(self) -> str:
-        """What was meant, but for the seed and the name it goes by."""
+        """The recipe as JSON text, without its seed and its name."""
         recipe = {k: v for k, v in self.record.recipe.items() if k not in ("seed", "name")}
         return json.dumps(recipe, sort_keys=True)
 
@@ -69,8 +70,9 @@ def samples(
 ) -> tuple[Sample, Sample, Text | None]:
     """(a, b, the scored text), the samples in nats per token.
 
-    ours, theirs: paths of records or run folders, or numbers in ``unit``. text: of the numbers;
-    None with unit NATS leaves it open. DataError when they cannot be compared, saying why.
+    ours, theirs: paths of records or run folders, or numbers in ``unit``. text: the one that the
+    numbers were measured on; None, with unit NATS: unknown. DataError, with the reason, when they
+    cannot be compared.
     """
     numbers = [[_number(item) for item in group] for group in (ours, theirs)]
     runs = [
@@ -88,14 +90,14 @@ def samples(
 
 
 def _number(item: str) -> float | None:
-    """A published figure, or None: it is a path then. 7 is a folder, 7.0 a number."""
+    """``item`` as a published figure; None when it is a path. '7' is a folder, '7.0' a number."""
     return float(item) if re.fullmatch(r"[0-9]+\.[0-9]+", item) else None
 
 
 def _values(
     numbers: Sequence[float | None], runs: Sequence[Run], unit: str, text: Text | None
 ) -> tuple[float, ...]:
-    """Nats per token: the numbers, converted, then those of the runs."""
+    """Nats per token: first of the numbers, converted, then of the runs."""
     given = [value for value in numbers if value is not None]
     if given and unit == BPB:
         if text is None:
@@ -110,7 +112,7 @@ def _values(
 
 
 def _text(runs: Sequence[Run], text: Text | None) -> Text | None:
-    """The text of the runs, which must be the one that was stated, if one was."""
+    """The text of the runs; DataError when the caller stated another one."""
     if not runs:
         return text
     scored = Text(runs[0].score.tokens, runs[0].score.bytes)
@@ -179,7 +181,7 @@ def _between(ends: tuple[float, float] | None) -> str | None:
 
 
 def _sentences(scales: Sequence[Comparison], alpha: float) -> list[str]:
-    """What was tested, what came out, how many runs are missing."""
+    """What was tested, the result, and how many more runs are needed."""
     c = scales[0]
     margin = " = ".join(f"{scale.delta:.4g} {scale.unit}" for scale in scales)
     if c.p is None:
@@ -202,6 +204,6 @@ def _sentences(scales: Sequence[Comparison], alpha: float) -> list[str]:
 
 
 def _more(runs: int | None, of: str) -> str:
-    if runs is None:  # the uncertainty of B's mean stays, whatever A does
+    if runs is None:  # more runs of A leave the uncertainty of B's mean as it is
         return f"no number of runs of {of}"
     return f"{runs} more run{'s' * (runs != 1)} of {of}"

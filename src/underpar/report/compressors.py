@@ -2,11 +2,11 @@
 
 *Alone* compresses the held-out text by itself. *With prior* is what the held-out text adds to the
 training text: size(prior + held_out) - size(prior). That is the fair match for a model that was
-trained on the prior, for the cheap reason that it gives the compressor the same knowledge and
-charges neither side for it. Every compressor runs at its strongest practical setting, and on one
-thread where threads would split the text (zpaq loses 0.12 bits per byte by that).
+trained on the prior, because it gives the compressor the same knowledge and counts its bytes for
+neither of the two. Every compressor runs at its strongest practical setting, and on one thread
+where threads would split the text (zpaq loses 0.12 bits per byte by that).
 
-The two dear ones, zpaq and brotli, take a minute of processor time each on 12 MB, so sizes can be
+The two slowest, zpaq and brotli, take a minute of processor time each on 12 MB, so sizes can be
 kept in a small JSON file: a size depends on nothing but settings, package version and text.
 """
 
@@ -64,9 +64,9 @@ def _zpaq(data: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class Compressor:
-    """A function bytes -> bytes, how it is set, and the package it needs ('' for none).
+    """A function bytes -> bytes, its settings, and the package it needs ('' for none).
 
-    pace: seconds a megabyte, roughly; for the progress bar alone.
+    pace: seconds a megabyte, roughly; only the progress bar uses it.
     """
 
     name: str
@@ -131,8 +131,8 @@ def measure(
     """Run compressors on a text: one row each, in the order asked for (default: all).
 
     held_out: the text; prior: the training text, b"" to measure alone only. cache: a JSON file of
-    sizes known from earlier runs, extended here. An absent package gives a row that names it.
-    Unknown name: DataError.
+    sizes measured before, to which new ones are added. A package that is not installed gives a row
+    that names it. Unknown name: DataError.
     """
     chosen = list(COMPRESSORS if names is None else names)
     for name in chosen:
@@ -192,7 +192,7 @@ def _sizes(
             finished, waiting = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
             for future in finished:
                 cached[keys[running[future]]] = future.result()
-            if finished and cache is not None:  # at once: an interrupted minute is not lost
+            if finished and cache is not None:  # at once: an interruption then loses no measurement
                 _write_cache(cache, cached)
             pace.report()
     finally:
@@ -201,7 +201,7 @@ def _sizes(
 
 
 class _Pace:
-    """How far the measurements are, by what each should take: zpaq's are half of the whole."""
+    """Progress of the measurements, weighted by their expected time: zpaq takes half of it."""
 
     def __init__(
         self, running: dict[Future[Measured], tuple[str, str]], texts: dict[str, bytes]
@@ -239,7 +239,7 @@ def _key(compressor: Compressor, digest: str) -> str:
 
 
 def _read_cache(path: Path | None) -> dict[str, Measured]:
-    """Sizes known from earlier; a damaged or foreign file counts as empty: it can be redone."""
+    """Sizes measured before; a damaged or foreign file counts as empty: all can be redone."""
     try:
         data = json.loads(path.read_bytes()) if path is not None else {}
         return {str(key): (int(size), float(seconds)) for key, (size, seconds) in data.items()}

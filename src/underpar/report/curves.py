@@ -1,9 +1,9 @@
 """What the pictures of a run show: its training curves and its losses token by token.
 
 The losses of each stage lie beside the record as ``nll_STAGE.npy``: float16, nats of each target of
-the validation stream. That is for pictures; the score itself is the record's, summed in float64
-where it was made. Losses whose sum is not the record's are of a part of the stream, of another run,
-or of an artifact that has been packed again since, and are left out.
+the validation stream. They are for pictures only; the score itself is in the record, summed in
+float64 while scoring. Losses with another sum than the record's are of a part of the stream, of
+another run, or of an artifact that has been packed again since, and are left out.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def load_losses(run: Path) -> dict[str, Losses]:
 def of_record(
     nll: Mapping[str, Losses], record: Record, validation: ValidationSet
 ) -> dict[str, Losses]:
-    """Those losses that are of all of this stream and add up to the record's nats, in its order."""
+    """The losses that cover this stream and add up to the record's nats, in the record's order."""
     return {
         stage: nll[stage]
         for stage, score in record.stages.items()
@@ -77,7 +77,7 @@ def along(nll: Losses, validation: ValidationSet, bins: int) -> tuple[Values, Va
 def saved_so_far(
     without: Losses, adapting: Losses, validation: ValidationSet, bins: int
 ) -> tuple[Values, Values]:
-    """(bytes so far, per cent of their bits that adapting saved)."""
+    """(bytes so far, per cent of the bits so far that test-time training saved)."""
     n = validation.n_targets
     edges = np.linspace(0, n, min(bins, n) + 1).astype(int)[1:]
     before, after = (np.cumsum(nll, dtype=np.float64)[edges - 1] for nll in (without, adapting))
@@ -91,7 +91,7 @@ def offsets(validation: ValidationSet) -> NDArray[np.int64]:
 
 
 def by_document(nll: Losses, validation: ValidationSet) -> Values:
-    """bpb of each document, its BOS included: weighted by bytes their mean is the score."""
+    """bpb of each document, its BOS included: their mean, weighted by bytes, is the score."""
     # target i is token i + 1; the first token of the stream is no target
     first = np.maximum(validation.documents - 1, 0)
     return _rates(nll, validation, first, np.append(first[1:], validation.n_targets))
@@ -115,7 +115,8 @@ def _rates(
 class Training:
     """Values by step. loss: nats per token of the batch. scale: multiplier of the learning rates.
 
-    validation: nats per token of the validations on the way. Each is (steps, values), maybe empty.
+    validation: nats per token of the validations during training. Each is (steps, values), possibly
+    empty.
     """
 
     loss: tuple[Values, Values]
@@ -124,10 +125,10 @@ class Training:
 
 
 def read_training(run: Path) -> Training:
-    """From metrics.jsonl. Lines that are cut off or of another kind do not count.
+    """The values in metrics.jsonl. Lines that are cut off or of another kind are ignored.
 
-    A resumed run repeats the steps since its checkpoint: the later line of a step is the one that
-    happened.
+    A resumed run repeats the steps since its checkpoint: the later line of a step replaces the
+    earlier one.
     """
     loss: dict[int, float] = {}
     scale: dict[int, float] = {}

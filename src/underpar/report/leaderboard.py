@@ -1,7 +1,7 @@
-"""A leaderboard from a folder of runs: read from their records, ranked by bpb, never typed.
+"""A leaderboard from a folder of runs: read from their records, ranked by bpb.
 
-Scores rank only among scores of the same validation data, so there is a table for each. What has
-no place in one is listed with the reason: unreadable or unfinished records, scores of part of the
+Scores rank only among scores of the same validation data, so there is a table for each. Runs that
+cannot be ranked are listed with the reason: unreadable or unfinished records, scores of part of the
 text (a record with one is refused when it is read), artifacts over their budget, and runs of which
 nothing but the weights before quantization was scored, unless that stage is asked for.
 """
@@ -60,7 +60,7 @@ class Leaderboard:
 
 
 def leaderboard(folder: Path, stage: str | None = None) -> Leaderboard:
-    """Of every record.json below a folder. stage: a name, or None: each run's best shipped one.
+    """Ranks every record.json below a folder. stage: a name; None: each run's best shipped one.
 
     DataError when there is no folder, or no record in it.
     """
@@ -82,7 +82,7 @@ def leaderboard(folder: Path, stage: str | None = None) -> Leaderboard:
 
 
 def _entry(run: str, record: Record, stage: str | None) -> Entry:
-    """A record's row; an UnderparError says why it has none."""
+    """A record's row; raises UnderparError, with the reason, when it cannot be ranked."""
     name = stage or record.best()[0]
     if name not in record.stages:
         done = ", ".join(record.stages) or "none"

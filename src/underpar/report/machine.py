@@ -63,8 +63,8 @@ def versions() -> dict[str, str]:
 def commit() -> str:
     """Commit of the checkout this package is imported from, '+changes' if edited; '' if none.
 
-    Asks whether git tracks this very file: a package installed inside somebody's repository is not
-    part of that repository.
+    Only if git tracks this very file: a package installed inside somebody's repository is not part
+    of that repository.
     """
     folder = Path(__file__).parent
     if _git(folder, "ls-files", "--error-unmatch", Path(__file__).name) is None:

@@ -1,4 +1,4 @@
-"""What all sections of the report are made of: the material, and a few tags."""
+"""What all sections of the report use: the data of the run, and a few HTML tags."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from underpar.report.record import Record
 
 @dataclass(frozen=True)
 class Material:
-    """What a report is made of. nll: only losses that belong to the record. data: shards, if known.
+    """The data of a report. nll: only losses that belong to the record. data: folder of shards, if
+    known.
 
     rows: compressors on the same text; empty when they were not measured.
     """
@@ -31,7 +32,7 @@ class Material:
 
     @property
     def before(self) -> str | None:
-        """The stage to hold test-time training against: scored like it, but without learning."""
+        """The stage to compare test-time training with: scored alike, but without learning."""
         return next((s for s in ("sliding", "quantized", "float") if s in self.nll), None)
 
     @property
@@ -59,7 +60,7 @@ def figure(drawing: str, caption: str = "") -> str:
 def table(
     headers: Sequence[str], rows: Iterable[Sequence[str]], *, ours: Iterable[int] = ()
 ) -> str:
-    """Cells are HTML. ours: numbers of the rows to stress."""
+    """Cells are HTML. ours: numbers of the rows that are printed bold."""
     head = "".join(f"<th scope=col>{cell}</th>" for cell in headers)
     body = []
     for i, (first, *others) in enumerate(rows):

@@ -1,9 +1,9 @@
 """The report of a run: RUN/report.html, one file that needs nothing else.
 
 No script, no font, no picture from elsewhere, and a content policy that forbids all of them: the
-page opens without a network and says the same in ten years. Headline first, then pictures, then
-tables, then the commands that make the numbers again. The excerpts of the text get what the rest of
-the page has left of its size.
+page opens without a network and will look the same in ten years. Headline first, then pictures,
+then tables, then the commands that reproduce the numbers. Excerpts of the text fill what the rest
+leaves of the page's largest size.
 """
 
 from __future__ import annotations
@@ -41,8 +41,9 @@ def write_report(
 ) -> Path:
     """Write RUN/report.html and return its path.
 
-    nll: stage -> nats of each target of ``validation``, NaN where unknown; stages that are not the
-    record's are left out. data: the folder of shards, for the commands. DataError: no record.
+    nll: stage -> nats of each target of ``validation``, NaN where unknown; those that do not add up
+    to the record's score are left out. data: the folder of shards, for the commands. DataError: no
+    record.
     """
     run = Path(run)
     record = Record.read(run / "record.json")
@@ -118,7 +119,7 @@ def _opening(material: Material) -> str:
 
 
 def _verdict(material: Material) -> str:
-    """What the score is worth, in a sentence made from the numbers."""
+    """A sentence on the score, made from the numbers: what beats it, or what each stage changed."""
     record = material.record
     if material.rows and (found := verdict(record, material.rows)):
         return found[0]
@@ -161,7 +162,7 @@ def _facts(record: Record) -> str:
 
 
 def _commands(material: Material) -> str:
-    """What to type to make the run, its score, its proof and this page again."""
+    """The commands that repeat the run, its score, its proof and this page."""
     run, record = material.run, material.record
     data = shlex.quote(str(material.data)) if material.data else "DATA"
     model = shlex.quote(str(run / "model.upar"))

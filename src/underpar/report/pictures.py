@@ -1,7 +1,7 @@
 """The report's pictures of a run: training, adaptation, documents, the text itself.
 
-Each is a section; one whose data are missing is a plain sentence that says which. Scores are the
-record's; curves are means of the losses that belong to it.
+Each function makes a section; without its data that is one sentence on what is missing. Scores are
+the record's; curves are means of the losses that belong to it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from underpar.report.plots import Bar, Series, bar_chart, line_chart
 from underpar.report.record import Record
 from underpar.stages import TITLES
 
-#: Pieces of the validation stream in the picture of adaptation, and bytes of one at least.
+#: Most pieces of the validation stream in the picture of adaptation, least bytes of a piece.
 STREAM_BINS, STREAM_BYTES = 100, 2000
 
-#: Documents with a bar of their own, and with an excerpt.
+#: Most documents that get a bar, and that get an excerpt.
 MOST_BARS, MOST_EXCERPTS = 24, 10
 
-#: More beginnings of documents than this would be a grey area in the picture.
+#: Upright lines where documents begin, at most: more would make the picture grey.
 MOST_UPRIGHTS = 40
 
 _NAMES = ("without", "with test-time training")
@@ -38,7 +38,7 @@ def training(material: Material) -> str:
     lines = [Series("training" if len(got.validation[0]) else "", steps, loss)]
     if len(got.validation[0]):
         lines.append(Series("validation", *got.validation, tone="b"))
-    start = len(loss) // 50  # the fall of the first steps would flatten all the rest
+    start = len(loss) // 50  # the steep fall of the first steps would leave no height for the rest
     seen = np.concatenate([loss[start:], got.validation[1]])
     low, high = float(seen.min()), float(seen.max())
     room = 0.08 * (high - low) or 0.5
@@ -137,7 +137,7 @@ def _adapted(material: Material, stages: Sequence[str]) -> str:
 
 
 def documents(material: Material) -> str:
-    """bpb of each document; of many, the dearest and the cheapest."""
+    """bpb of each document; of many documents, those with the highest and the lowest."""
     title, stage = "Document by document", material.shown
     if stage is None:
         return section(title, missing("No bars: the losses of this run were not kept."))

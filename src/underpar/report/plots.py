@@ -5,9 +5,9 @@ these are not scaled: horizontal positions are per cent of whatever width the pa
 ones are pixels, text keeps the size that the style gives it. Only the lines themselves are drawn in
 an inner SVG that stretches, with strokes that do not.
 
-Colours are classes, not values: the page's style sheet (``style.py``) says what tone 'a' (blue) or
-'b' (orange) is on paper and at night. The two differ for every kind of colour vision, and no chart
-leaves a meaning to colour alone: lines and bars carry their names.
+Colours are classes, not values: the page's style sheet (``style.py``) defines tone 'a' (blue) and
+'b' (orange) for a light and for a dark page. The two differ for every kind of colour vision, and
+colour is never the only mark: lines and bars have their names beside them.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 Values = NDArray[np.float64]
 
-#: Points of a drawn line at most. More than a screen has columns says nothing more.
+#: Points of a drawn line at most: a screen has no more columns.
 MOST_POINTS = 400
 
-#: Where the data begin, in per cent of the width: the numbers of the axis stand left of it.
+#: Where the data begin, in per cent of the width, right of the numbers of the axis.
 LEFT = 9.0
 TOP, BOTTOM = 38, 22  # pixels above and below the data of a line chart
 ROW = 22  # pixels of one bar
@@ -43,7 +43,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar from zero to ``value``; ``shown`` is its number in words. mark: a value to compare."""
+    """A bar from zero to ``value``; ``shown``: the number as printed. mark: a value to compare."""
 
     label: str
     value: float
@@ -62,7 +62,7 @@ class Part:
 
 
 def binned(x: Values, y: Values, most: int = MOST_POINTS) -> tuple[Values, Values]:
-    """At most ``most`` points: means over bins of neighbours. Nothing is left out, NaN excepted."""
+    """At most ``most`` points: means over bins of neighbours, in which all values but NaN count."""
     if len(x) <= most:
         return x, y
     edges = np.linspace(0, len(x), most + 1).astype(int)
@@ -134,7 +134,7 @@ def bar_chart(title: str, description: str, bars: Sequence[Bar]) -> str:
     """Horizontal bars from zero: name on the left, number at the end, an optional mark across."""
     most = max((max(b.value, b.mark or 0.0) for b in bars), default=0.0) or 1.0
     longest = max((len(_short(b.label)) for b in bars), default=0)
-    left = 40.0 if longest > 13 else 27.0  # per cent, of the names; the last 13 are the numbers'
+    left = 40.0 if longest > 13 else 27.0  # per cent for the names; the last 13 are for the numbers
     marked = any(b.mark is not None for b in bars)
     body = []
     for row, bar in enumerate(bars):
@@ -148,7 +148,7 @@ def bar_chart(title: str, description: str, bars: Sequence[Bar]) -> str:
         if bar.mark is not None:
             at = f"{left + scale * bar.mark:.2f}%"
             body.append(f'<line class="at" x1="{at}" x2="{at}" y1="{top + 2}" y2="{top + 20}"/>')
-        # right after a mark, a number would be read as the mark's
+        # right after a mark, a number would seem to be the mark's
         place = 'x="100%" text-anchor="end"' if marked else f'x="{left + width:.2f}%" dx="6"'
         body.append(f'<text class="number" {place} y="{top + 15}">{escape(bar.shown)}</text>')
     return _svg("bars", title, description, ROW * len(bars), body)
@@ -174,7 +174,7 @@ def stacked_bar(title: str, description: str, parts: Sequence[Part]) -> str:
 
 @dataclass(frozen=True)
 class _Frame:
-    """From data to the inner SVG, 1000 wide and ``height`` high."""
+    """Turns data into coordinates of the inner SVG, 1000 wide and ``height`` high."""
 
     x_range: tuple[float, float]
     y_range: tuple[float, float]
@@ -188,11 +188,11 @@ class _Frame:
         return self.height * (high - value) / (high - low)
 
     def percent(self, value: float) -> float:
-        """The x of the whole chart, axis included."""
+        """``value`` in per cent of the whole chart's width, axis included."""
         return LEFT + (100 - LEFT) * self.x(value) / 1000
 
     def path(self, series: Series) -> str:
-        """M and L, a new M after each gap; a lone point is a stroke of no length."""
+        """SVG's M and L commands, a new M after each gap; a lone point is a stroke of no length."""
         out, pen = [], "M"
         for x, y in zip(series.x.tolist(), series.y.tolist()):
             if not math.isfinite(y):
@@ -277,7 +277,7 @@ def _wide(low: float, high: float) -> tuple[float, float]:
 
 
 def _padded(low: float, high: float) -> tuple[float, float]:
-    """With room above and below, where the names of the lines go."""
+    """The range, extended above and below for the names of the lines."""
     low, high = _wide(low, high)
     room = 0.15 * (high - low)
     return low - room, high + room

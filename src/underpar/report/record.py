@@ -1,12 +1,14 @@
-"""The record of a run: facts, as versioned JSON. A recipe says what was meant, a record what was.
+"""The record of a run: facts, as versioned JSON. A recipe is the intention, a record is what
+happened.
 
-``record.json`` is what demos, tables, reports and submissions read; nothing in it is computed twice
-elsewhere. Records are immutable: ``with_stage`` and its sisters return a new one.
+Demos, tables, reports and submissions read ``record.json`` and compute nothing in it a second time.
+Records are immutable: ``with_stage`` and its like return a new one.
 
 A *stage* is a finished score of the full validation stream, so a table of stages compares like with
-like. A score over less than the full stream is refused there and belongs under ``diagnostics``.
-Reading is strict: another version, an unknown or missing field, a wrong type, or a bpb that is not
-its own nats over its own bytes is an error. A record that almost fits is not a fact.
+like. ``with_stage`` refuses a score over less than the full stream, which belongs under
+``diagnostics``. Reading is strict: another version, an unknown or missing field, a wrong type, or a
+bpb that is not its own nats over its own bytes is an error, because every number of a submission
+relies on it.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ Section = TypeVar("Section")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainFacts:
-    """What training did. seconds: of training proper; compile_seconds: before its clock."""
+    """Training. seconds: of training proper; compile_seconds: before its clock started."""
 
     steps: int
     tokens: int
@@ -52,7 +54,7 @@ class TrainFacts:
 
     @classmethod
     def of(cls, result: TrainResult) -> TrainFacts:
-        """The facts of a training result; its other attributes stay behind."""
+        """The facts of a training result; its other attributes are not kept."""
         return cls(**{f.name: getattr(result, f.name) for f in fields(cls)})
 
 
@@ -76,7 +78,7 @@ class DataFacts:
 
     @classmethod
     def of(cls, dataset: Dataset) -> DataFacts:
-        """The facts of a data set. Counts and checks its validation text, if not done before."""
+        """The facts of a data set. Counts and checks its validation text, unless already done."""
         validation = dataset.validation()
         return cls(
             train_tokens=sum(len(read_shard(path)) for path in dataset.train_files),
@@ -106,7 +108,7 @@ class ArtifactFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """A run. ``train``, ``data`` and ``artifact`` are None until they happened."""
+    """A run. ``train``, ``data`` and ``artifact`` are None until there are such facts."""
 
     name: str
     seed: int
@@ -148,7 +150,7 @@ class Record:
         )
 
     def with_stage(self, stage: str, score: Score) -> Record:
-        """With the score of a stage. LegalityError unless it covers the stream exactly."""
+        """This record with a stage's score. LegalityError unless that covers the stream exactly."""
         _check_stage(stage, score)
         stages = {**self.stages, stage: score}
         return replace(self, stages={name: stages[name] for name in NAMES if name in stages})
@@ -177,7 +179,7 @@ class Record:
         return {"format": FORMAT, "schema": SCHEMA, **data}
 
     def write(self, path: Path) -> None:
-        """As indented JSON, whole or not at all."""
+        """Write it as indented JSON; a half-written file is never left at ``path``."""
         text = json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
         storage.write_text(Path(path), text + "\n")
 
@@ -194,7 +196,7 @@ class Record:
 
     @classmethod
     def from_json(cls, data: object, where: str = "record") -> Record:
-        """The record in parsed JSON; strict, see the top of this file."""
+        """The record in parsed JSON; as strict as the top of this file describes."""
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise DataError(where, got="JSON of another kind", wanted=f'"format": "{FORMAT}"')
         if data.get("schema") != SCHEMA:

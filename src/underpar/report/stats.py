@@ -1,7 +1,7 @@
-"""Better, or lucky? Means over seeds, Welch's test, and the runs that are still missing.
+"""Is one recipe better than another? Means over seeds, Welch's test, how many runs are missing.
 
-The rule of the competition: a record beats the one before by 0.005 nats per token, shown at
-p < 0.01. Lower is better. ``a`` is the challenger, ``b`` what it is held against, and
+The rule of the competition: a record beats the one before by 0.005 nats per token, shown at p <
+0.01. Lower is better. ``a`` is the challenger, ``b`` what it is compared with, and
 
     difference = mean(b) - mean(a),    t = (difference - delta) / sqrt(s_a^2 / n_a + s_b^2 / n_b)
 
@@ -11,16 +11,17 @@ p < 0.01. Lower is better. ``a`` is the challenger, ``b`` what it is held agains
 *Welch*, because two recipes on two machines have two spreads. Pooling them (Student's own test)
 assumes one, and with unequal n a wrong assumption makes p too small. The degrees of freedom are
 Welch's, no whole number. The spread is the sample standard deviation, n - 1. Published entries use
-n as often: the 0.00049 bpb of #1413 is 0.00060 by n - 1, so compare no deviation with theirs.
-*Nats per token*, because so the rule says: 0.005 of them are 0.0030 bpb with 1,024 tokens and
-0.0019 with 8,192. t, degrees of freedom and p are the same in both units.
+n as often: the 0.00049 bpb of #1413 is 0.00060 by n - 1, so a deviation from here cannot be
+compared with such a one. *Nats per token*, because the rule is in nats: 0.005 of them are 0.0030
+bpb with 1,024 tokens and 0.0019 with 8,192. t, degrees of freedom and p are the same in both units.
 
-What three seeds cannot say. Their standard deviation is known within a factor of 0.5 to 6 only,
-hence the price of few: at p = 0.01 t must exceed 6.96 with 2 degrees of freedom, 3.75 with 4 and
-2.33 with many. That runs scatter normally is assumed and cannot be checked on three. p belongs to
-the runs that were planned: the best five of seven show nothing. It is not the probability of being
-wrong, and not about other texts either: all runs are scored on the same one. One run has no
-spread, hence no p; nor have runs that agree to the last digit, which are one run written twice.
+What three seeds cannot show. Their standard deviation is known within a factor of 0.5 to 6 only, so
+few runs must differ by more: at p = 0.01 t must exceed 6.96 with 2 degrees of freedom, 3.75 with 4
+and 2.33 with many. That runs scatter normally is assumed and cannot be checked on three. p holds
+for all runs that were planned: the best five of seven show nothing. It is not the probability of
+being wrong, and not about other texts either: all runs are scored on the same one. One run has no
+spread, hence no p; nor have runs that agree to the last digit, because they are one run given
+twice.
 
 ``runs_needed`` takes the means and spreads seen so far for the true ones. If they are, that many
 runs reach p < alpha in about half of all attempts; plan for more.
@@ -41,16 +42,16 @@ from underpar.report.student import quantile, tail
 NATS, BPB = "nats/token", "bpb"
 SD_FORMULA = "sample standard deviation, n - 1"
 
-#: The rule: this much better, in nats per token, and this sure.
+#: The rule: better by this many nats per token, at this p.
 DELTA, ALPHA = 0.005, 0.01
 
-#: More runs than this are no plan.
+#: ``runs_needed`` gives up beyond this many.
 MOST_RUNS = 1000
 
 
 @dataclass(frozen=True)
 class Text:
-    """The scored text, as far as units need it: its targets and their UTF-8 bytes."""
+    """What converting units needs of the scored text: its targets and their UTF-8 bytes."""
 
     tokens: int
     bytes: int
@@ -156,7 +157,7 @@ class Comparison:
 
     @cached_property
     def p(self) -> float | None:
-        """One-sided: how often a difference this large comes about if the true one is delta."""
+        """One-sided: how often chance gives a difference this large if the true one is delta."""
         return tail(self.t, self.df) if self.t is not None and self.df else None
 
     def bound(self, level: float) -> float | None:
@@ -176,8 +177,8 @@ class Comparison:
     def runs_needed(self, alpha: float, *, both: bool = False) -> int | None:
         """Further runs of a (both: of each) for p < alpha, if means and spreads stay as they are.
 
-        None: there is no spread to go by, the difference is not above delta, or it takes more
-        than MOST_RUNS; b alone, if it is held fixed, may be too uncertain for any number.
+        None: the runs have no spread, the difference is not above delta, or it takes more than
+        MOST_RUNS; b alone, if it is held fixed, may be too uncertain for any number.
         """
         if self.untestable or self.difference <= self.delta:
             return None
@@ -189,7 +190,7 @@ class Comparison:
         return None
 
     def to(self, unit: str, text: Text) -> Comparison:
-        """The same question in another unit. t, df and p stay."""
+        """The same comparison in another unit. t, df and p stay the same."""
         delta = text.convert(self.delta, self.unit, unit)
         return Comparison(self.a.to(unit, text), self.b.to(unit, text), delta)
 

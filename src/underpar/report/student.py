@@ -13,10 +13,10 @@ from underpar.errors import DataError
 
 
 def tail(t: float, df: float) -> float:
-    """P(T >= t) of Student's law, good to 1e-12 of itself, far out too. df: any real > 0."""
+    """P(T >= t) of Student's law, to a relative 1e-12 even far out. df: any real > 0."""
     a, b = df / 2, 0.5
     x, rest = df / (df + t * t), t * t / (df + t * t)
-    quick = x < (a + 1) / (a + b + 2)  # else the other fraction is, and gives the same
+    quick = x < (a + 1) / (a + b + 2)  # else the fraction of 1 - I is, and gives the same
     both = _beta(a, b, x, rest) if quick else 1 - _beta(b, a, rest, x)  # P(|T| >= |t|)
     half = both / 2
     return half if t >= 0 else 1 - half
@@ -32,7 +32,7 @@ def quantile(probability: float, df: float) -> float:
     while tail(high, df) > 1 - probability:
         high *= 2
     low = 0.0
-    while low < (middle := (low + high) / 2) < high:  # until they are neighbours
+    while low < (middle := (low + high) / 2) < high:  # until they are neighbouring floats
         low, high = (middle, high) if tail(middle, df) > 1 - probability else (low, middle)
     return low
 

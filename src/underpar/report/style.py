@@ -1,7 +1,8 @@
-"""The style sheet of the report, on paper by day and by night.
+"""The style sheet of the report: for a light screen, a dark screen and paper.
 
 Blue (a) and orange (b) are told apart by every kind of colour vision; a2 and a3 are weaker blues.
-Tints of the text are one orange in eight strengths, over which ink stays readable in both schemes.
+Tints of the text are one orange in eight strengths, on which text stays readable in both colour
+schemes.
 """
 
 DAY = """

@@ -26,13 +26,13 @@ EDGES = (1.0, 2.0, 4.0, 6.0, 9.0, 12.0, 16.0)
 #: Tokens of one document that are shown at most.
 MOST_TOKENS = 1500
 
-#: No character has more bytes, so no more tokens that have any.
+#: Bytes of a UTF-8 character at most, and so tokens of one that stand for any bytes.
 MOST_BYTES = 4
 
 
 @dataclass(frozen=True)
 class Excerpt:
-    """The beginning of a document. html: escaped, tinted. tokens: how many; of: of how many."""
+    """The beginning of a document. html: escaped, tinted. tokens: shown; of: in the document."""
 
     document: int
     html: str

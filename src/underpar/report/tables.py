@@ -1,14 +1,14 @@
 """Plain-text tables: for terminals, logs, READMEs.
 
 ``render`` aligns columns by what a terminal shows (wide and combining characters counted as they
-are displayed); ``markdown=True`` gives the same table for a README. On top of it stand the two
-tables of a run: its stages, and its comparison with general compressors.
+are displayed); ``markdown=True`` gives the same table for a README. Two tables of a run are made
+with it: its stages, and its comparison with general compressors.
 
-A comparison is made under two accountings. *Text alone* charges only the coded text, the rule of
-the competition: the model comes free, and so does a compressor's knowledge of the training text.
-*Everything shipped* charges artifact and code as well, (artifact + code + text) * 8 / bytes: the
-rule of the text compression benchmarks. A model of megabytes cannot win the second on a short
-text; the table says so and says from which length on it would.
+A comparison counts bytes in two ways. *Text alone* counts only the coded text, the rule of the
+competition: neither the model nor the training text that a compressor knows is counted. *Everything
+shipped* counts artifact and code as well, (artifact + code + text) * 8 / bytes: the rule of the
+text compression benchmarks. A model of megabytes cannot win the second on a short text; a sentence
+below the table states the length from which it would.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _pad(cell: str, width: int, side: str) -> str:
 
 
 def stage_table(record: Record, *, markdown: bool = False) -> str:
-    """One line a stage: what it costs per byte and per token, over how much, in what time."""
+    """One line a stage: bits per byte, nats per token, how much was scored, in what time."""
     headers = ["stage", "bpb", "nats/token", "tokens", "bytes", "coverage", "seconds"]
     rows = [
         [
@@ -83,7 +83,7 @@ def stage_table(record: Record, *, markdown: bool = False) -> str:
 
 
 def comparison_table(record: Record, rows: Sequence[Row], *, markdown: bool = False) -> str:
-    """Compressors and our stages on the held-out text, then in words who wins by which accounting.
+    """Compressors and stages on the held-out text, then in words which is smaller by each count.
 
     rows: from ``compressors.measure`` on the validation text with the training text as prior.
     DataError when the record has no stage or the rows are of a text of another length.
@@ -104,7 +104,7 @@ def comparison_table(record: Record, rows: Sequence[Row], *, markdown: bool = Fa
 
 
 def verdict(record: Record, rows: Sequence[Row]) -> list[str]:
-    """Sentences, made from the numbers: where our best shipped stage wins and where it loses."""
+    """Sentences, made from the numbers: which compressors the best shipped stage beats."""
     stage, score = record.best()
     sentences = [_text_alone(TITLES[stage], score, rows)]
     if stage != "float":
@@ -143,7 +143,8 @@ def _everything_shipped(record: Record, score: Score, rows: Sequence[Row]) -> st
         return f"{opening}: the model pays for itself."
     if score.bpb >= best:
         return f"{opening}: no length of text would pay for the model."
-    return f"{opening}; at these rates it pays from {megabytes(8 * fixed / (best - score.bpb))} on."
+    least = megabytes(8 * fixed / (best - score.bpb))
+    return f"{opening}; at these rates the model is worth shipping for texts of {least} or more."
 
 
 def _check_same_text(record: Record, rows: Sequence[Row]) -> None:

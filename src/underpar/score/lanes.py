@@ -41,7 +41,7 @@ def lanes_for(n_targets: int, *, adapts: bool) -> int:
     return min(max(n_targets // LEAST_TOKENS, 1), most)
 
 
-def fitted(spec: ScoreSpec, n_targets: int, lanes: int) -> ScoreSpec:
+def fitted_chunk(spec: ScoreSpec, n_targets: int, lanes: int) -> ScoreSpec:
     """``spec`` with its chunk, counted in tokens of one lane, fitted to the lanes and the text.
 
     All lanes together make a chunk of about ``ttt_chunk``; a short text has shorter ones, so that

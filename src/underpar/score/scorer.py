@@ -130,7 +130,9 @@ class Bar:
         nats = sum(ledger.nats for ledger in self._ledgers)
         bpb = bits_per_byte(nats, sum(ledger.bytes for ledger in self._ledgers))
         left = self.clock.left(self._done, self._total)
-        progress.current().update(self._task, self._done, self._total, f"{bpb:.4f} bpb", left)
+        progress.current().update(
+            self._task, self._done, self._total, f"{bpb:.4f} bpb", left, "tokens"
+        )
 
 
 class Stream:

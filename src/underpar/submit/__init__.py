@@ -1,1 +1,1 @@
-"""From finished runs to a folder that can be handed in."""
+"""Makes a folder that can be handed in from finished runs."""

@@ -1,9 +1,9 @@
-"""What is checked before a folder is written, and what came out; the compliance section is this.
+"""The checks before a folder is written; the README's compliance section lists the results.
 
-A ``Check`` is the report of something that was compared, with both sides of it. What a submission
-cannot be without is refused with an error; what a reader should know and decide on is a note. Time
-limits are the track's: they are compared with the measured times on whatever hardware there was,
-and other hardware than the track's is a note, because no record can tell how long it takes there.
+A ``Check`` names what was compared, and both values. What would make a submission invalid raises an
+error; what a reader should know and judge is a note. The track's time limits are compared with the
+times measured on the hardware of the runs, and other hardware than the track's is a note, because
+no record can tell how long a run takes on the track's.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ RECORD_TRACK, OPEN_TRACK = "10min_16mb", "non-record-16mb"
 RECORD_SECONDS = 600.0
 RECORD_GPUS = re.compile(r"8 x [^,]*H100[^,]*")
 
-#: Steps so much wider than the recipe's are worth a note: the file is of another quality.
+#: Steps wider than the recipe's by this factor are worth a note: they lose more quality.
 WIDE = 1.25
 
-#: Runs that the competition wants of a record.
+#: Runs that the competition requires for a record.
 RECORD_SEEDS = 3
 
 
@@ -43,7 +43,7 @@ class Track:
 
 @dataclass(frozen=True)
 class Check:
-    """note: it does not speak against handing in, but a reader should know."""
+    """note: True when it is no reason to refuse, but something a reader should know."""
 
     name: str
     wanted: str
@@ -55,8 +55,8 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Proof:
-    """The text of a run, coded and decoded by a process that had the file and the bits alone.
+class RecordedProof:
+    """The proof in a run's record: its text, decoded by a process that had file and bits alone.
 
     claim: the score of the same tokens in the same schedule. difference: coded over claimed bits,
     less one.
@@ -73,7 +73,7 @@ class Proof:
     holds: bool
 
     @classmethod
-    def of(cls, run: Run) -> Proof | None:
+    def of(cls, run: Run) -> RecordedProof | None:
         """The proof in a run's record. LegalityError when it failed, DataError when damaged."""
         data = run.record.diagnostics.get("proof")
         if data is None:
@@ -106,7 +106,7 @@ class Proof:
 
     @property
     def bpb(self) -> float:
-        """Of the coded bits."""
+        """Coded bits by bytes of the text."""
         return self.coded_bits / self.claim.bytes
 
     @property
@@ -115,7 +115,7 @@ class Proof:
 
 
 def track_of(name: str | None, runs: Sequence[Run]) -> Track:
-    """The track by its name; None: the record track for runs on its hardware, else the open one."""
+    """The track called ``name``; None: the record track for runs on its hardware, else the open."""
     if name is None:
         name = RECORD_TRACK if _on_record_hardware(runs) else OPEN_TRACK
     if name == RECORD_TRACK:
@@ -232,12 +232,12 @@ def _notes(runs: Sequence[Run], track: Track, code_bytes: int) -> list[Check]:
     factors = [run.record.diagnostics.get("step_factor", 1.0) for run in runs]
     if any(factor != 1 for factor in factors):
         wanted = "the recipe's steps, scaled to fill the budget"
-        found = ", ".join(f"{f:.3f} x with seed {run.seed}" for f, run in zip(factors, runs))
+        found = ", ".join(f"{f} x with seed {run.seed}" for f, run in zip(factors, runs))
         notes.append(Check("quantization", wanted, found, note=max(factors) > WIDE))
     commits = dict.fromkeys(run.record.commit or "no commit" for run in runs)
     if len(commits) > 1 or any("+changes" in commit for commit in commits):
         notes.append(Check("commit", "one clean commit", ", ".join(commits), note=True))
-    unproven = [run.seed for run in runs if Proof.of(run) is None]
+    unproven = [run.seed for run in runs if RecordedProof.of(run) is None]
     if unproven:
         found = "none for seed " + ", ".join(map(str, unproven))
         notes.append(Check("proof by decoding", "one for each run", found, note=True))

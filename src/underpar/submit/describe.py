@@ -1,4 +1,4 @@
-"""A recipe and its runs in a line: what it does, what it ran on, which packages it needs."""
+"""Descriptions of a recipe and its runs: techniques, hardware, packages it needs."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def versions(runs: Sequence[Run], package: str) -> list[str]:
 def requirements(runs: Sequence[Run]) -> str:
     """requirements.txt: what train_gpt.py imports, in the version of the runs.
 
-    A local part of a version ('+cu128') names a build that the package index does not have; it
-    stands behind as a comment.
+    A local part of a version ('+cu128') names a build that the package index does not have, so it
+    is added as a comment.
     """
     recipe = runs[0].recipe
     packages = ["torch", "numpy", "sentencepiece"]

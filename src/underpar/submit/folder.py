@@ -1,10 +1,10 @@
-"""A submission folder: there as a whole, or not at all.
+"""Writes a submission folder, whole or not at all.
 
     README.md  submission.json  underpar.json  train_gpt.py  requirements.txt  train_seed<N>.log ...
 
-It is written beside its place and renamed at the end, so a full disk, a refusal or a Ctrl-C leaves
-nothing behind. Bytes are counted on files as they lie there: code is the length of train_gpt.py,
-and what the cap is held against is its sum with the model file that was scored.
+It is written under another name in the same place and renamed at the end, so a full disk, a refusal
+or a Ctrl-C leaves nothing behind. Bytes are lengths of files: code bytes are the length of
+train_gpt.py, and its sum with the model file that was scored is compared with the cap.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def submit(
     """Write the submission of finished runs into ``out``, which must not exist yet.
 
     sources: run folders, one a seed. write_code: writes the program (``ship.write``). track: its
-    name; None: by the hardware of the runs. meta: of a submit.toml; None: what the recipe says.
-    Returns the table of seeds. Raises DataError, BudgetError or LegalityError when the runs are no
-    submission, MachineError without space.
+    name; None: chosen by the hardware of the runs. meta: a submit.toml's content; None: the
+    recipe's name and blurb. Returns the table of seeds. Raises DataError, BudgetError or
+    LegalityError when the runs make no valid submission, MachineError without space.
     """
     runs = read_runs(sources)
     chosen = track_of(track, runs)
@@ -84,7 +84,7 @@ def bundle_only(recipe: Recipe, out: Path, *, write_code: Bundle) -> dict[str, i
 
 @contextmanager
 def appearing(out: Path) -> Iterator[Path]:
-    """A folder to be filled, which becomes ``out`` when the block ends well and vanishes otherwise.
+    """A folder to fill, renamed to ``out`` when the block ends, or deleted if it raises.
 
     DataError when ``out`` exists; MachineError with the reason when it cannot be written.
     """
@@ -108,11 +108,11 @@ def appearing(out: Path) -> Iterator[Path]:
             do="Nothing was written: free some space or choose another place, and run it again.",
         ) from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)  # renamed by now, unless something failed
+        shutil.rmtree(beside, ignore_errors=True)  # has been renamed, unless something failed
 
 
 def _write_code(recipe: Recipe, folder: Path, write: Bundle, *, readable: bool = False) -> None:
-    """train_gpt.py, and its readable twin if wanted."""
+    """Write train_gpt.py, and its readable twin if wanted."""
     with tempfile.TemporaryDirectory() as place, progress.busy(f"packing {CODE}"):
         plain, packed = write(recipe, Path(place))
         storage.write_bytes(folder / CODE, packed.read_bytes())
@@ -121,7 +121,7 @@ def _write_code(recipe: Recipe, folder: Path, write: Bundle, *, readable: bool =
 
 
 def _facts(folder: Path) -> dict[str, dict[str, Any]]:
-    """name -> bytes and SHA-256 of the files that are there by now."""
+    """name -> bytes and SHA-256 of the files written so far."""
     files = ((path.name, path.read_bytes()) for path in sorted(folder.iterdir()))
     return {
         name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}

@@ -15,7 +15,7 @@ from underpar.recipe.load import flatten
 from underpar.stages import score_line, size_lines, stage_of
 from underpar.submit.runs import Run
 
-#: Lines of log.txt that belong into a published log; the rest is said again from the record.
+#: Lines of log.txt that belong in a published log; the rest is printed from the record.
 _TRAINING = re.compile(
     r"step:|stopping_early:|layer_loop:|late_qat:|interrupted |resumed at |training in |calibrated "
 )
@@ -29,7 +29,7 @@ def log_name(run: Run) -> str:
 def published_log(run: Run, code_bytes: int) -> str:
     """The log of a run as text. code_bytes: of train_gpt.py as it is shipped.
 
-    DataError when log.txt is of another run: its last step is not one that the record has.
+    DataError when log.txt is of another run: its last step is not the record's.
     """
     lines = [*_head(run), *_training_lines(run), *_sizes(run, code_bytes), *_scores(run)]
     return "\n".join(lines) + "\n"

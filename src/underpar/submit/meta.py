@@ -1,4 +1,4 @@
-"""submit.toml: what no record can know. Who hands in, under which name, building on whom."""
+"""submit.toml: what no record has. The author, the submission's name, what it builds on."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def read_meta(path: Path) -> Meta:
 def default_meta(recipe: Recipe) -> Meta:
     """Without a submit.toml: name and blurb are the recipe's, its parent the entry in its name.
 
-    Nobody is invented: author and github_id stay empty.
+    author and github_id stay empty.
     """
     number = re.fullmatch(r"pr(\d+)", recipe.name)
     parents = (Parent(int(number[1]), "", "the recipe that was run"),) if number else ()

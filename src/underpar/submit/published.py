@@ -1,8 +1,8 @@
 """submission.json with the fields that entries publish, and underpar.json with everything.
 
-The published file has no schema: 55 entries have 39 sets of keys. Ours has those of the recent
-leaders, under their names, with their decimals. The file beside it is versioned and strict, and
-carries the records themselves, from which every other number of the folder can be made again.
+The published file has no schema: 55 entries have 39 sets of keys. This one has the fields of the
+recent leaders, with their names and decimals. underpar.json is versioned and strict, and contains
+the records themselves, from which every other number of the folder can be computed.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def submission_json(
 
 
 def _result(run: Run, code_bytes: int) -> dict[str, Any]:
-    """One seed, with the names of the leaders' seed_results."""
+    """One seed, with the field names of the leaders' seed_results."""
     return {
         "val_loss": round(run.headline.nats_per_token, 8),
         "val_bpb": round(run.headline.bpb, 8),
@@ -77,7 +77,7 @@ def _result(run: Run, code_bytes: int) -> dict[str, Any]:
 
 
 def _compliance(runs: Sequence[Run], largest: int, track: Track) -> dict[str, bool]:
-    """The published flags. The four "no_" stand for things that our scorer has no code for."""
+    """The published flags; the "no_" ones are practices that underpar's scorer has no code for."""
     longest = max(run.train.seconds for run in runs)
     flags = {
         "train_under_600s": longest <= RECORD_SECONDS,
@@ -113,7 +113,7 @@ def own_json(
     checks: Sequence[Check],
     files: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Our schema: what was handed in where, what was checked, the files, the records whole.
+    """underpar's own schema: track and author, checks, files, the complete records.
 
     files: name -> bytes and SHA-256, of all but README.md and this file.
     """

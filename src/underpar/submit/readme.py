@@ -1,7 +1,7 @@
-"""README.md of a submission: every number of it is looked up in the records, none is typed.
+"""README.md of a submission; every number in it is taken from the runs' records.
 
-Headline, table of seeds, all stages, what was checked and how, the recipe whole, how to run it
-again, on whom it builds. What was not measured is said to be missing and not left out.
+Headline, table of seeds, all stages, what was checked and how, the complete recipe, how to run it
+again, what it builds on. What was not measured is named as missing.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from underpar.bits import megabytes
 from underpar.recipe.load import to_toml
 from underpar.report.tables import render
 from underpar.stages import TITLES
-from underpar.submit.checks import Check, Proof, Track
+from underpar.submit.checks import Check, RecordedProof, Track
 from underpar.submit.describe import hardware, processes, summary, versions
 from underpar.submit.meta import Meta
 from underpar.submit.runs import Run
 from underpar.submit.seeds import Seeds
 
-#: The four conditions of issue #1017: what is demanded, and what makes our scorer keep to it.
+#: The four conditions of issue #1017: their names, and what in underpar's scorer ensures them.
 CONDITIONS = (
     (
         "Causal",
@@ -86,7 +86,7 @@ def _head(runs: Sequence[Run], seeds: Seeds, meta: Meta, track: Track) -> str:
 
 
 def _author(meta: Meta) -> list[str]:
-    """A line with who hands it in; none when nobody was named."""
+    """A line with the author's name; no line when none was given."""
     if not meta.author:
         return []
     return [f"By {meta.author} (@{meta.github_id})."]
@@ -142,12 +142,12 @@ def _compliance(runs: Sequence[Run], checks: Sequence[Check]) -> str:
             "The four conditions of issue #1017, and what makes the scorer keep to them:",
             conditions,
             "### Proof by decoding",
-            _proofs([proof for run in runs if (proof := Proof.of(run))]),
+            _proofs([proof for run in runs if (proof := RecordedProof.of(run))]),
         ]
     )
 
 
-def _proofs(proofs: Sequence[Proof]) -> str:
+def _proofs(proofs: Sequence[RecordedProof]) -> str:
     if not proofs:
         return "None was made. `underpar submit --proof` codes and decodes the text of every run."
     headers = ["seed", "schedule", "adapting", "tokens", "claimed bits", "coded bits", "difference"]

@@ -1,8 +1,8 @@
 """The runs of a submission: read from their folders, refused unless they are seeds of one recipe.
 
-What is handed in is a mean over seeds, and a mean is only of something if nothing but the seed
-differs. So every run must be finished, scored over the whole stream, on the same text, by the file
-that lies in its folder; and what its record says of its recipe must be what its digest says.
+A submission's score is a mean over seeds, which means something only if nothing but the seed
+differs. So every run must be finished and scored over the whole stream, on the same text, from the
+file in its folder; and the recipe in its record must have the recorded digest.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MOST_LISTED = 4
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its folder, what it was meant to be, and the facts of its record."""
+    """A finished run: its folder, its recipe, and the facts of its record."""
 
     folder: Path
     record: Record
@@ -69,12 +69,12 @@ class Run:
 
     @property
     def headline(self) -> Score:
-        """The score that is handed in: the recipe decides which, not the result."""
+        """The score that is handed in: of the recipe's last stage, whichever stage is best."""
         return self.record.stages[planned(self.recipe.score.ttt)[-1].name]
 
     @property
     def before(self) -> Score:
-        """The score one stage earlier: what the last one added is the difference."""
+        """The score one stage earlier, so that the last stage's gain is the difference."""
         return self.record.stages[planned(self.recipe.score.ttt)[-2].name]
 
     @property
@@ -83,7 +83,7 @@ class Run:
         return self.artifact.total_bytes - self.artifact.code_bytes
 
     def _check_identity(self) -> None:
-        """Recipe, digest and files belong together."""
+        """Check that recipe, digest and files belong together."""
         if digest(self.recipe) != self.record.recipe_digest or self.recipe.seed != self.seed:
             raise DataError(
                 f"cannot submit {self.folder}",
@@ -102,7 +102,7 @@ class Run:
             raise DataError(f"cannot submit {self.folder}", got="no log.txt", wanted="its log")
 
     def _check_scores(self) -> None:
-        """Every stage is of all targets of the recorded stream, and of its bytes."""
+        """Check that every stage scored all targets and bytes of the recorded stream."""
         for stage, score in self.record.stages.items():
             targets = self.data.val_tokens - 1
             if not score.complete or score.tokens != targets or score.bytes != self.data.val_bytes:

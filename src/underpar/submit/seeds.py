@@ -1,7 +1,7 @@
 """Runs under several seeds, side by side: one row each, then mean and standard deviation.
 
-The deviation is the sample's, n - 1, and says so wherever it is printed. The figures of a row are
-those of its record; the bytes depend on which code is counted, so who asks may say how long it is.
+The deviation is the sample's, n - 1, which is printed beside it. The figures of a row are those of
+its record; the bytes depend on which code is counted, so callers may state its length.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from underpar.submit.runs import Run
 
 @dataclass(frozen=True)
 class Row:
-    """A seed. before, after: bpb one stage before the headline, and of it. left: bytes to the cap.
+    """One seed. before, after: bpb of the stage before the headline, and of the headline. left:
+    bytes to the cap.
 
     train_ms: of training proper. eval_ms: of the headline's scoring.
     """

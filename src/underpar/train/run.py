@@ -92,7 +92,8 @@ def train(
         recorded = None
         if saved:
             recorded = (saved[1]["counters"]["dtype"], saved[1]["counters"]["compiled"])
-        state, stepper = prepare(model, spec, loader_factory, hooks, recorded)
+        with progress.busy("compiling and warming up"):
+            state, stepper = prepare(model, spec, loader_factory, hooks, recorded)
         if saved:
             restore(state, saved)
             progress.current().line(f"resumed at step {state.counters.step}")

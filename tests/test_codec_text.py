@@ -31,10 +31,11 @@ from tests.coding import (
 )
 from underpar.artifact.load import load
 from underpar.bits import LN2
-from underpar.codec import blocks, codec, machine
+from underpar.codec import blocks, machine
+from underpar.codec import text as codec
 from underpar.codec.blocks import MODEL, STORED, Block, Header
-from underpar.codec.codec import BLOCK_BYTES, Options, Writer, header_for
 from underpar.codec.session import Session
+from underpar.codec.text import BLOCK_BYTES, Options, Writer, header_for
 from underpar.errors import ArtifactError, CodecError
 from underpar.recipe.plain import section_to_json
 
@@ -198,7 +199,7 @@ def in_blocks(model: Path, texts: list[bytes], options: Options = FAST) -> bytes
 
 
 def test_after_a_stored_block_both_sides_begin_anew(tiny_model: Path) -> None:
-    learned, noise, later = prose(1500), NOISE[:2000], prose(3000)[1500:]
+    learned, noise, later = prose(900), NOISE[:2000], prose(1800)[900:]
     with patch.object(codec, "_MODEL_OVERHEAD", -(1 << 30)):  # noise is not even tried
         file = in_blocks(tiny_model, [learned, noise, later])
         straight = in_blocks(tiny_model, [learned, later])
@@ -258,7 +259,7 @@ class Sink(io.RawIOBase):
 
 
 def test_no_more_is_read_than_a_block_needs(tiny_model: Path) -> None:
-    size, text = 4096, NOISE[: 20 * 4096]
+    size, text = 4096, NOISE[: 12 * 4096]
     source = Counted(text, most=1000)
     ahead: list[int] = []
     sink = Sink(lambda written: ahead.append(source.read_so_far - written))
@@ -278,16 +279,16 @@ def test_memory_does_not_grow_with_the_text(tiny_model: Path, tmp_path: Path) ->
     source, file, back = tmp_path / "text", tmp_path / "text.up", tmp_path / "back"
     peaks = []
     for n in (1, 4):
-        source.write_bytes(NOISE * n)
+        source.write_bytes(NOISE[: 1 << 19] * n)
         tracemalloc.start()
         with source.open("rb") as a, file.open("wb") as b:
-            codec.compress(a, b, tiny_model, Options(block_bytes=1 << 18))
+            codec.compress(a, b, tiny_model, Options(block_bytes=1 << 17))
         with file.open("rb") as a, back.open("wb") as b:
             codec.decompress(a, b, tiny_model)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert back.stat().st_size == source.stat().st_size
-    assert peaks[1] < peaks[0] + (1 << 18)
+    assert peaks[1] < peaks[0] + (1 << 17)
 
 
 # --- refusals ---------------------------------------------------------------------------------

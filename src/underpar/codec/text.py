@@ -1,11 +1,11 @@
-"""compress and decompress: any bytes to a file and back, with the model of an artifact.
+"""compress and decompress any bytes with the model of an artifact.
 
-Bytes come in and go out as streams, a block at a time, so memory does not grow with the file. A
-block is a text of its own: tokens, lanes, tables, one arithmetic code. What lives on from block to
-block is the model, which by then has adapted to all the text before. A block that the model would
-make larger is stored as it is, and the adaptation begins anew after it, on both sides.
+Bytes are read and written as streams, a block at a time, so memory does not grow with the file. A
+block is a text of its own: tokens, lanes, tables, one arithmetic code. The model is kept from block
+to block, so it has adapted to all the text before. A block that the model would make larger is
+stored as it is, and after it encoder and decoder begin again with the artifact's weights.
 
-Nothing that is not verified leaves the decoder: a block's text is handed on once its checksum fits.
+The decoder writes a block's text only after verifying its checksum.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from underpar.score.lanes import lanes_for
 #: Bytes of text in a block, unless told otherwise.
 BLOCK_BYTES = 1 << 20
 
-#: What a block and the fields of its model cost more than the text stored, roughly.
+#: Bytes, roughly, that a model block and the header's model fields take besides the payload.
 _MODEL_OVERHEAD = 33
 
 
@@ -62,7 +62,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Report:
-    """What became of a text.
+    """Sizes of a text that was compressed or decompressed.
 
     tokens, nats: of the blocks that the model coded; nats by its own float probabilities.
     """
@@ -78,8 +78,8 @@ class Report:
 def compress(source: BinaryIO, sink: BinaryIO, artifact: Path, options: Options) -> Report:
     """Write ``source``, compressed with the model at ``artifact``, to ``sink``.
 
-    Raises ArtifactError when the artifact cannot be read. ``sink`` is only ever appended to; what
-    it holds after an error is no file.
+    Raises ArtifactError when the artifact cannot be read. ``sink`` is only appended to; after an
+    error it holds no valid file.
     """
     loaded = load(artifact, torch.device("cpu"))
     header = header_for(loaded, options)
@@ -100,7 +100,7 @@ def header_for(loaded: LoadedModel, options: Options) -> Header:
 
 
 class Writer:
-    """Texts in, a file out: which blocks, in how many lanes, coded or stored."""
+    """Writes texts to a file, and decides of each block how many lanes, and coded or stored."""
 
     def __init__(self, sink: BinaryIO, session: Session, options: Options) -> None:
         self._sink, self._session, self._options = sink, session, options
@@ -183,7 +183,7 @@ def decompress(
 
 
 def _session_for(header: Header, artifact: Path | None, force: bool) -> Session:
-    """The session that the header asks for; CodecError when it cannot be had here."""
+    """The session that the header describes; CodecError with another artifact or machine."""
     if artifact is None:
         raise CodecError(
             "this text was compressed with a model",
