@@ -78,7 +78,7 @@ def test_a_score_is_proven(
         pytest.param(Options(exact=True), 2700, marks=pytest.mark.slow),
         pytest.param(Options(exact=True, adapt=False), 2200, marks=pytest.mark.slow),
         (Options(lanes=16, adapt=False), 3000),
-        (Options(lanes=6), 2500),
+        (Options(lanes=12), 2500),
         pytest.param(
             Options(), 2700, marks=pytest.mark.slow
         ),  # one lane: the length is not enough for two

@@ -71,6 +71,7 @@ def test_matrices_that_stay_float16_are_not_hooked() -> None:
     assert model.blocks[0].mlp.fc.weight_hook is not None
 
 
+@pytest.mark.slow
 def test_a_compiled_layer_notices_the_switch() -> None:
     model = lively(LOOPED).train()
     layer, x = model.blocks[0].mlp, torch.randn(5, 16, generator=torch.Generator().manual_seed(0))

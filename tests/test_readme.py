@@ -1,8 +1,9 @@
-"""What the README promises exists: every command line it shows, every file and preset it names."""
+"""What the README promises exists: every command line, file and preset; its Python runs."""
 
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,19 @@ from typing import Any
 import pytest
 import typer.main
 
+from tests.commands import Run
 from underpar.cli.main import app
 from underpar.recipe.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))),
+]
 
 #: what ends a command in a shell line
 OPERATORS = {"|", ">", ">>", "&&", "||", ";", "2>"}
@@ -88,7 +97,7 @@ def test_a_wrong_command_line_would_be_noticed() -> None:
             parse(wrong)
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/design.md"])
+@pytest.mark.parametrize("name", PAGES)
 def test_every_linked_file_exists(name: str) -> None:
     path = ROOT / name
     links = re.findall(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"", path.read_text("utf-8"))
@@ -101,3 +110,17 @@ def test_make_targets_exist() -> None:
     targets = re.findall(r"^([a-z.-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     for name in re.findall(r"^(?: {4}|.*`)make ([a-z-]+)", README, re.MULTILINE):
         assert name in targets
+
+
+def test_the_library_example_runs(
+    nano_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    section = README.partition("## As a library\n")[2].partition("\n## ")[0]
+    (example,) = re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    assert example.count('"runs/demo/model.upar"') == 1
+    assert example.splitlines()[-1].startswith("assert ")
+    script = tmp_path / "example.py"
+    model = repr(str(nano_run["model.upar"]))
+    script.write_text(example.replace('"runs/demo/model.upar"', model), "utf-8")
+    runpy.run_path(str(script))
+    assert re.search(r"^\d\.\d{3} bits per byte$", capsys.readouterr().out, re.MULTILINE)

@@ -1,8 +1,8 @@
 """Two groups of runs compared, from their records or from published figures, by Welch's test.
 
 A comparison is only as good as what is compared. So every record has the same stage, scored in
-full, on the same validation stream and tokenizer; and a sample is one recipe under several seeds.
-A seed given twice would pass for a spread of zero, and a run on both sides for no difference.
+full, on the same validation stream and tokenizer; and a sample is one recipe under several seeds. A
+seed given twice would look like a spread of zero, a run on both sides like no difference.
 
 Published figures are plain numbers. The rule counts nats per token, so figures in bpb need the
 tokens and bytes of the text that was scored; if runs stand beside them, these are taken from the

@@ -91,7 +91,7 @@ COMPRESSORS = {
 
 @dataclass(frozen=True)
 class Row:
-    """One compressor's result. Sizes in bytes, None where not measured; then ``missing`` says why.
+    """One compressor's result. Sizes in bytes, None where not measured; ``missing``: the reason.
 
     seconds: wall time of its measurements, also when they come from the cache. text_bytes: length
     of the held-out text.

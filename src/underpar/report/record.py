@@ -159,7 +159,7 @@ class Record:
         return replace(self, artifact=facts)
 
     def with_diagnostic(self, name: str, value: object) -> Record:
-        """With anything JSON-able that is no result: partial scores, parts of the file, timings."""
+        """This record with other JSON data: partial scores, parts of the file, timings."""
         value = value.to_json() if isinstance(value, Score) else value
         return replace(self, diagnostics={**self.diagnostics, name: value})
 

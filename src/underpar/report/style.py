@@ -1,8 +1,7 @@
 """The style sheet of the report: for a light screen, a dark screen and paper.
 
-Blue (a) and orange (b) are told apart by every kind of colour vision; a2 and a3 are weaker blues.
-Tints of the text are one orange in eight strengths, on which text stays readable in both colour
-schemes.
+Blue (a) and orange (b) differ for every kind of colour vision; a2 and a3 are weaker blues. Tints of
+the text are one orange in eight strengths, on which text stays readable in both colour schemes.
 """
 
 DAY = """

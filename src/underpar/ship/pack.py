@@ -4,7 +4,7 @@
 the package's own modules without what the line does not reach. ``packed`` is the same program made
 short for this one recipe. Its values are put in (``freeze``), what they decide is decided
 (``fold``, ``constants``), what then cannot be reached goes (``shake``), a library shortens names,
-and LZMA and base85 make it a few lines that unpack and run it.
+and bzip2 and base85 make it a few lines that unpack and run it.
 
 What counts against the budget is the packed file; the readable one says its length, so that both
 write the same artifact. The seed is not part of it: a run takes its seed from the environment, so

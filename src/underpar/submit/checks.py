@@ -3,7 +3,7 @@
 A ``Check`` names what was compared, and both values. What would make a submission invalid raises an
 error; what a reader should know and judge is a note. The track's time limits are compared with the
 times measured on the hardware of the runs, and other hardware than the track's is a note, because
-no record can tell how long a run takes on the track's.
+no record shows how long a run takes on the track's.
 """
 
 from __future__ import annotations
